@@ -1,0 +1,61 @@
+# make demo: the runtime alone (no torch) on sample_data.   make test: everything, as CI runs it.
+PYTHON ?= python3
+DEV := .venv
+RUNTIME := .venv-runtime
+WHEEL := build/wheel-check
+
+.PHONY: demo test lint types imports test-runtime test-all wheel clean
+
+demo: $(RUNTIME)/ready
+	$(RUNTIME)/bin/seg-infer sample_data --out demo-masks --overlay --score --overwrite
+
+test: lint types imports test-runtime test-all wheel
+	@echo "make test: all parts passed"
+
+lint: $(DEV)/ready
+	$(DEV)/bin/ruff check
+	$(DEV)/bin/ruff format --check
+
+types: $(DEV)/ready
+	$(DEV)/bin/mypy
+
+imports: $(DEV)/ready
+	$(DEV)/bin/lint-imports
+
+# In an environment that has no torch, and is proven to have none.
+test-runtime: $(RUNTIME)/tests-ready
+	$(RUNTIME)/bin/python -c "import importlib.util as u, sys; sys.exit(any(map(u.find_spec, ['torch', 'onnx', 'pandas'])))"
+	$(RUNTIME)/bin/python -m pytest tests/runtime
+
+test-all: $(DEV)/ready
+	$(DEV)/bin/python -m pytest --cov --cov-report=term:skip-covered
+
+# The wheel, installed away from the checkout and without torch, segments a slice with the embedded model.
+wheel: $(DEV)/ready
+	rm -rf $(WHEEL) && mkdir -p $(WHEEL)/slices
+	$(DEV)/bin/python -m build --wheel --outdir $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(WHEEL)/venv/bin/python -m pip install --quiet --disable-pip-version-check $(WHEEL)/*.whl
+	cp sample_data/patient_1/patient_1_6.tif sample_data/patient_1/patient_1_6_mask.tif $(WHEEL)/slices/
+	cd $(WHEEL) && venv/bin/seg-infer slices --score && venv/bin/seg-infer --self-test
+	$(WHEEL)/venv/bin/python -c "import cv2, importlib.util as u; assert not u.find_spec('torch'); \
+	  assert cv2.imread('$(WHEEL)/slices-masks/patient_1_6_mask.png', -1).any(), 'the mask is empty'"
+
+$(DEV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python -m pip install --quiet --upgrade pip
+	$(DEV)/bin/python -m pip install --quiet --editable '.[export]' --group dev
+	touch $@
+
+$(RUNTIME)/ready: pyproject.toml
+	$(PYTHON) -m venv $(RUNTIME)
+	$(RUNTIME)/bin/python -m pip install --quiet --upgrade pip
+	$(RUNTIME)/bin/python -m pip install --quiet --editable .
+	touch $@
+
+$(RUNTIME)/tests-ready: $(RUNTIME)/ready
+	$(RUNTIME)/bin/python -m pip install --quiet --group test-runtime
+	touch $@
+
+clean:
+	rm -rf $(DEV) $(RUNTIME) build dist demo-masks .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
