@@ -1,0 +1,23 @@
+"""segport: brain-tumour masks for folders of MRI slices, without PyTorch.
+
+>>> from segport import Segmenter
+>>> masks = Segmenter().predict([pixels])  # uint8 RGB slices in, uint8 masks (0 or 255) out
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from segport._version import __version__
+
+if TYPE_CHECKING:
+    from segport.segmenter import Segmenter as Segmenter
+
+__all__ = ["Segmenter", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load `Segmenter` on first use, so that `seg-infer --help` does not pay for NumPy and ONNX Runtime."""
+    if name == "Segmenter":
+        from segport.segmenter import Segmenter
+
+        return Segmenter
+    raise AttributeError(f"module 'segport' has no attribute {name!r}")

@@ -1,0 +1,208 @@
+"""What a model file promises: the one JSON document that travels inside checkpoint and model.
+
+`seg-train` writes it into the checkpoint, `seg-export` carries it into the ONNX file's `metadata_props`
+and adds what it knows, the runtime reads everything that decides a pixel from it. Standard library only.
+"""
+
+import json
+import math
+import types
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+
+from segport.errors import ModelError
+
+KEY = "segport.contract"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Input:
+    """How pixels become the network's input.
+
+    `size`: side of the square input in pixels. `scale`, `mean`, `std`: the graph computes
+    (pixel * scale - mean) / std per channel. `percentiles` and `levels`: a volume that is not uint8 is mapped
+    linearly so that these percentiles of a patient's pixels land on these grey levels (the training patients'
+    median levels at the same percentiles), then clipped to 0..255.
+    """
+
+    size: int
+    channels: tuple[str, ...] = ("pre-contrast", "FLAIR", "post-contrast")
+    channel_order: Literal["RGB"] = "RGB"
+    fit: Literal["pad-to-square"] = "pad-to-square"
+    interpolation: Literal["area-linear"] = "area-linear"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    percentiles: tuple[float, float] = (1.0, 99.0)
+    levels: tuple[float, float] = (0.0, 140.0)
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the logits mean: `classes`, and the probability from which a pixel belongs to the mask."""
+
+    classes: tuple[str, ...] = ("tumour",)
+    threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainingRange:
+    """What the training slices looked like: sizes as [height, width], channel counts, grey levels.
+
+    `intensity`: per channel, the median over patients of the 1st, 50th, 99th percentile and the maximum.
+    """
+
+    sizes: tuple[tuple[int, int], ...] = ()
+    channel_counts: tuple[int, ...] = ()
+    intensity: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights come from. `weights_sha256`: over the tensors in name order.
+
+    `data`: counts and a salted hash of the training data, never a patient's name.
+    `dice`: score name (with part and aggregation, e.g. "val/mean-per-patient") to value in 0..1.
+    """
+
+    architecture: str = "deeplabv3_resnet50"
+    output_stride: int = 8
+    weights_sha256: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    dice: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Export:
+    """How the graph was made: opset, exporter, precision, exact rewrites, and the parity figures it passed."""
+
+    opset: int
+    exporter: str
+    precision: Literal["fp32", "fp16", "int8"]
+    rewrites: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Logits the exported graph gives for the shipped synthetic slices.
+
+    `names`: the slices. `logits`: base64 of zlib-compressed little-endian float16 [slices, size, size].
+    `tolerance`: a pixel may flip on another machine only where its logit is this close to the threshold.
+    """
+
+    names: tuple[str, ...]
+    logits: str
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class ModelContract:
+    """The whole promise; `export` and `golden` are absent in a checkpoint.
+
+    Raises `ModelError` when values contradict each other.
+    """
+
+    input: Input
+    output: Output = field(default_factory=Output)
+    training_range: TrainingRange = field(default_factory=TrainingRange)
+    origin: Origin = field(default_factory=Origin)
+    export: Export | None = None
+    golden: Golden | None = None
+    schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        problems = [
+            (self.input.size >= 8, f"input.size is {self.input.size}, expected at least 8"),
+            (len(self.input.channels) == 3, f"input.channels has {len(self.input.channels)} names, expected 3"),
+            (len(self.input.mean) == 3 == len(self.input.std), "input.mean and input.std need 3 values each"),
+            (all(s > 0 for s in self.input.std), f"input.std is {self.input.std}, expected positive values"),
+            (self.input.scale > 0, f"input.scale is {self.input.scale}, expected a positive value"),
+            (
+                0 <= self.input.percentiles[0] < self.input.percentiles[1] <= 100,
+                f"input.percentiles is {self.input.percentiles}, expected two rising values in 0..100",
+            ),
+            (
+                0 <= self.input.levels[0] < self.input.levels[1] <= 255,
+                f"input.levels is {self.input.levels}, expected two rising values in 0..255",
+            ),
+            (self.output.classes == ("tumour",), f"output.classes is {self.output.classes}, expected ('tumour',)"),
+            (0 < self.output.threshold < 1, f"output.threshold is {self.output.threshold}, expected 0 < p < 1"),
+        ]
+        for fine, problem in problems:
+            if not fine:
+                raise ModelError(f"the contract contradicts itself: {problem}")
+
+    def to_json(self) -> str:
+        """Return the contract as compact JSON, keys sorted."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "ModelContract":
+        """Parse `text`, found in the file `where`; raise `ModelError` naming what was expected."""
+        try:
+            document = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"{where}: its contract is not valid JSON ({error}); export the model again") from error
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if not isinstance(schema, int) or schema < 1:
+            raise ModelError(f"{where}: its contract names no schema version; export the model again with seg-export")
+        if schema > SCHEMA:
+            raise ModelError(
+                f"{where}: its contract has schema {schema}, this segport reads up to {SCHEMA};"
+                " remedy: pip install --upgrade segport"
+            )
+        return cast(ModelContract, _build(cls, document, where, "contract"))
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a number a contract may hold")
+
+
+def _build(kind: Any, value: Any, where: str, path: str) -> Any:
+    """Return `value` (parsed JSON) as `kind`: dataclass, tuple, dict, Literal, `X | None` or a plain type."""
+    if is_dataclass(kind):
+        return _build_dataclass(kind, value, where, path)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is types.UnionType:
+        return None if value is None else _build(arguments[0], value, where, path)
+    if origin is tuple and isinstance(value, list):
+        inner = arguments[:1] * len(value) if arguments[-1] is ... else arguments
+        if len(inner) == len(value):
+            pairs = enumerate(zip(inner, value, strict=True))
+            return tuple(_build(k, v, where, f"{path}[{i}]") for i, (k, v) in pairs)
+    elif origin is dict and isinstance(value, dict):
+        return {key: _build(arguments[1], item, where, f"{path}.{key}") for key, item in value.items()}
+    elif _is_plain(kind, value) or (origin is Literal and value in arguments):
+        return float(value) if kind is float else value
+    raise _mismatch(where, path, str(getattr(kind, "__name__", kind)), value)
+
+
+def _build_dataclass(kind: Any, value: Any, where: str, path: str) -> Any:
+    """Entries that are not known stay unread: a newer segport may have added them within this schema."""
+    if not isinstance(value, dict):
+        raise _mismatch(where, path, "an object", value)
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind) if f.name in value]
+    try:
+        return kind(**{n: _build(hints[n], value[n], where, f"{path}.{n}") for n in known})
+    except TypeError as error:
+        raise ModelError(f"{where}: {path} lacks a required entry ({error}); export the model again") from error
+
+
+def _is_plain(kind: Any, value: Any) -> bool:
+    if kind is Any or isinstance(value, bool):
+        return kind in (Any, bool)
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return kind in (int, str) and isinstance(value, kind)
+
+
+def _mismatch(where: str, path: str, expected: str, value: Any) -> ModelError:
+    return ModelError(f"{where}: {path} is {str(value)[:60]!r}, expected {expected}; export the model again")

@@ -1,0 +1,77 @@
+"""Writing results: every file appears whole or not at all."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from segport.errors import OutputError
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; rename it to `path` when the block ends well, else delete it.
+
+    Creates missing parent folders. Raises `OutputError` when the operating system refuses.
+    """
+    temporary = path.with_name(f".{path.name[-80:]}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # some writers (safetensors) create files that only their owner may read
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole; errors as for `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_png(path: Path, picture: NDArray[Any]) -> None:
+    """Write a mask (uint8 [H, W]), RGB picture (uint8 [H, W, 3]) or 16-bit map (uint16 [H, W]) as PNG."""
+    ordered = picture[..., ::-1] if picture.ndim == 3 else picture
+    fine, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
+    if not fine:
+        raise OutputError(f"{path}: OpenCV cannot encode shape {picture.shape}, dtype {picture.dtype} as PNG")
+    write_bytes(path, data.tobytes())
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON."""
+    write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as UTF-8 CSV; text that a spreadsheet would run as a formula gets a leading apostrophe."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows([_safe(cell) for cell in row] for row in rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _safe(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell

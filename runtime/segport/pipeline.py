@@ -1,0 +1,149 @@
+"""From folders to masks: read -> prepare -> batch -> infer -> restore -> write, as a bounded generator."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segport.errors import SliceError
+from segport.outputs import write_png
+from segport.overlay import draw_outlines
+from segport.plan import MASK, OVERLAY, PROBABILITY, Job, Plan
+from segport.preprocess import binarise, prepare, restore, sigmoid, stack, to_display, to_mask
+from segport.scoring import Counts, count_pixels
+from segport.segmenter import Segmenter
+from segport.settings import RunSettings
+from segport.sources import read_slice
+from segport.windows import PatientWindows
+
+WORKERS = 2  # threads that read, prepare, restore and write; OpenCV and file access release the interpreter lock
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """What happened to one slice. `status`: "written" or "failed"; `message`: why it failed or was not scored.
+
+    `mean_probability`: mean over the mask's pixels, 0 for an empty mask. `counts`: against the true mask, if scored.
+    """
+
+    job: Job
+    status: str
+    message: str = ""
+    pixels: int = 0
+    tumour_pixels: int = 0
+    mean_probability: float = 0.0
+    counts: Counts | None = None
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A slice that was read: `display` uint8 RGB at its own size, `prepared` for the network."""
+
+    job: Job
+    shape: tuple[int, int]
+    display: NDArray[np.uint8] | None
+    prepared: NDArray[np.uint8]
+
+
+def segment_folder(segmenter: Segmenter, plan: Plan, settings: RunSettings) -> Iterator[SliceResult]:
+    """Segment the planned slices and yield one result a slice, in order; masks are written before their result.
+
+    A slice that cannot be used is a "failed" result and the others go on; an older mask of it is removed, so that
+    it cannot pass for a new one. At most three batches are in memory. Raises `OutputError` when writing fails and
+    `ModelError` when inference does.
+    """
+    windows = PatientWindows([j.slice for j in plan.jobs], segmenter.contract, settings.window)
+    limit = segmenter.contract.output.threshold if settings.threshold is None else settings.threshold
+    chunks = [plan.jobs[i : i + settings.batch_size] for i in range(0, len(plan.jobs), settings.batch_size)]
+    with ThreadPoolExecutor(WORKERS) as pool:
+
+        def load_chunk(jobs: Sequence[Job]) -> list[Future[_Loaded | SliceResult]]:
+            return [pool.submit(_load, job, segmenter, windows, plan, settings) for job in jobs]
+
+        finishing: list[Future[SliceResult]] = []
+        for loading in _one_ahead(map(load_chunk, chunks)):
+            loaded = [f.result() for f in loading]
+            usable = [one for one in loaded if isinstance(one, _Loaded)]
+            logits = iter(segmenter.logits(stack([u.prepared for u in usable])) if usable else ())
+            yield from (f.result() for f in finishing)
+            finishing = [
+                pool.submit(_finish, one, next(logits), limit, plan, settings)
+                if isinstance(one, _Loaded)
+                else _completed(one)
+                for one in loaded
+            ]
+        yield from (f.result() for f in finishing)
+
+
+def _load(
+    job: Job, segmenter: Segmenter, windows: PatientWindows, plan: Plan, settings: RunSettings
+) -> _Loaded | SliceResult:
+    try:
+        pixels = read_slice(job.slice.path)
+        window = windows.window_of(job.slice, pixels)
+        prepared = prepare(pixels, segmenter.contract, window)
+        display = to_display(pixels, window) if settings.overlay else None
+    except SliceError as error:
+        for ending in (MASK, OVERLAY, PROBABILITY):
+            job.target(plan.out, ending).unlink(missing_ok=True)
+        return SliceResult(job, "failed", str(error))
+    return _Loaded(job, (pixels.shape[0], pixels.shape[1]), display, prepared)
+
+
+def _finish(
+    loaded: _Loaded, small: NDArray[np.float32], limit: float, plan: Plan, settings: RunSettings
+) -> SliceResult:
+    job, logits = loaded.job, restore(small, loaded.shape)
+    mask = to_mask(logits, limit)
+    probability = sigmoid(logits)
+    inside = mask > 0
+    found = int(np.count_nonzero(inside))
+    result = SliceResult(
+        job,
+        "written",
+        pixels=mask.size,
+        tumour_pixels=found,
+        mean_probability=float(probability[inside].mean()) if found else 0.0,
+    )
+    truth: NDArray[np.uint8] | None = None
+    if settings.score and job.slice.mask is not None:
+        try:
+            truth = _read_truth(job, mask.shape)
+            result = replace(result, counts=count_pixels(mask, truth))
+        except SliceError as error:
+            result = replace(result, message=f"not scored: its mask {job.slice.mask.name} {error}")
+    if loaded.display is not None:
+        write_png(job.target(plan.out, OVERLAY), draw_outlines(loaded.display, mask, truth))
+    if settings.probabilities:
+        write_png(job.target(plan.out, PROBABILITY), np.rint(probability * 65535).astype(np.uint16))
+    write_png(job.target(plan.out, MASK), mask)
+    return result
+
+
+def _read_truth(job: Job, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    if job.slice.mask is None:
+        raise SliceError("is not there")
+    truth = binarise(read_slice(job.slice.mask))
+    if truth.shape != shape:
+        raise SliceError(f"is {truth.shape}, the slice {shape} (height, width)")
+    return truth
+
+
+def _one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield items with the next one already started, so that reading overlaps inference."""
+    current = next(items, None)
+    while current is not None:
+        following = next(items, None)
+        yield current
+        current = following
+
+
+def _completed(result: SliceResult) -> Future[SliceResult]:
+    future: Future[SliceResult] = Future()
+    future.set_result(result)
+    return future

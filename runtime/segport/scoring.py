@@ -1,0 +1,100 @@
+"""Agreement between masks: Dice, IoU and accuracy from pixel counts, with the aggregation always named.
+
+Definitions: Dice = 2 TP / (2 TP + FP + FN); IoU = TP / (TP + FP + FN); both are 1 when mask and truth are empty.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels of one comparison: true and false positives, false and true negatives. Counts add up."""
+
+    tp: int = 0
+    fp: int = 0
+    fn: int = 0
+    tn: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
+
+    @property
+    def dice(self) -> float:
+        """Dice coefficient in 0..1."""
+        total = 2 * self.tp + self.fp + self.fn
+        return 2 * self.tp / total if total else 1.0
+
+    @property
+    def iou(self) -> float:
+        """Intersection over union in 0..1."""
+        total = self.tp + self.fp + self.fn
+        return self.tp / total if total else 1.0
+
+    @property
+    def accuracy(self) -> float:
+        """Share of pixels that agree, in 0..1."""
+        return (self.tp + self.tn) / self.pixels
+
+    @property
+    def nothing_accuracy(self) -> float:
+        """Accuracy of an empty mask: the baseline without which an accuracy says nothing on small tumours."""
+        return (self.tn + self.fp) / self.pixels
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels compared."""
+        return self.tp + self.fp + self.fn + self.tn
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of a set of patients, each named with its aggregation; `slices` and `patients` are counts.
+
+    `*_per_patient`: one value a patient from that patient's pooled pixels (as Buda et al. 2019 report), then
+    mean or median; patients without tumour in truth and mask count as 1.
+    """
+
+    patients: int
+    slices: int
+    dice_pooled: float
+    iou_pooled: float
+    dice_mean_per_patient: float
+    dice_median_per_patient: float
+    iou_mean_per_patient: float
+    accuracy: float
+    nothing_accuracy: float
+
+
+def count_pixels(mask: NDArray[Any], truth: NDArray[Any]) -> Counts:
+    """Compare two masks of the same shape (above 0 is tumour); raises ValueError when the shapes differ."""
+    if mask.shape != truth.shape:
+        raise ValueError(f"mask {mask.shape} and truth {truth.shape} differ in shape")
+    predicted, true = mask > 0, truth > 0
+    tp = int(np.count_nonzero(predicted & true))
+    fp, fn = int(np.count_nonzero(predicted)) - tp, int(np.count_nonzero(true)) - tp
+    return Counts(tp, fp, fn, mask.size - tp - fp - fn)
+
+
+def score_patients(counts: Mapping[str, Counts], slices: int) -> Scores:
+    """Return the scores of patients whose pixels were added up; raises ValueError without patients."""
+    if not counts:
+        raise ValueError("no patient to score")
+    pooled = sum(counts.values(), Counts())
+    dice = [c.dice for c in counts.values()]
+    return Scores(
+        patients=len(counts),
+        slices=slices,
+        dice_pooled=pooled.dice,
+        iou_pooled=pooled.iou,
+        dice_mean_per_patient=fmean(dice),
+        dice_median_per_patient=median(dice),
+        iou_mean_per_patient=fmean(c.iou for c in counts.values()),
+        accuracy=pooled.accuracy,
+        nothing_accuracy=pooled.nothing_accuracy,
+    )

@@ -1,0 +1,92 @@
+"""The Python API: a model goes in once, slices go in, masks come out."""
+
+from collections.abc import Sequence
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segport.contract import ModelContract
+from segport.errors import ModelError
+from segport.modelfile import read_contract
+from segport.preprocess import Pixels, Window, prepare, restore, sigmoid, stack, to_mask
+from segport.session import Session, open_session
+from segport.settings import Device, RunSettings
+
+DEFAULT_MODEL = "lgg-deeplabv3-int8.onnx"
+
+
+def default_model() -> Path:
+    """Return the path of the embedded model; raises `ModelError` when the package holds none."""
+    with as_file(files("segport") / "models" / DEFAULT_MODEL) as path:
+        if not path.exists():
+            raise ModelError(f"the embedded model {DEFAULT_MODEL} is missing; reinstall segport or pass --model")
+        return Path(path)
+
+
+class Segmenter:
+    """A loaded model. Opening reads the contract first, so a file that is not ours never reaches ONNX Runtime.
+
+    Raises `ModelError` (no contract, newer schema, graph and contract disagree) and `DeviceError`.
+    """
+
+    def __init__(
+        self,
+        model: Path | str | None = None,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        allow_fallback: bool = False,
+    ) -> None:
+        self.model = Path(model) if model is not None else default_model()
+        self.contract: ModelContract = read_contract(self.model)
+        self.session: Session = open_session(self.model, device=device, threads=threads, allow_fallback=allow_fallback)
+        self._check_graph()
+
+    def predict(
+        self,
+        slices: Sequence[Pixels],
+        *,
+        threshold: float | None = None,
+        window: Window | None = None,
+        batch_size: int = RunSettings.batch_size,
+    ) -> list[NDArray[np.uint8]]:
+        """Return one mask a slice, uint8 [H, W] of 0 and 255 at the slice's own size.
+
+        `slices`: [H, W], [H, W, 1] or RGB [H, W, 3]; uint8 as stored, other dtypes with `window`.
+        `threshold`: probability from which a pixel is tumour; the contract's by default. Raises `SliceError`.
+        """
+        limit = self.contract.output.threshold if threshold is None else threshold
+        return [to_mask(logits, limit) for logits in self._restored(slices, window, batch_size)]
+
+    def probabilities(
+        self, slices: Sequence[Pixels], *, window: Window | None = None, batch_size: int = RunSettings.batch_size
+    ) -> list[NDArray[np.float32]]:
+        """Return one probability map a slice, float32 [H, W] in 0..1; arguments as for `predict`."""
+        return [sigmoid(logits) for logits in self._restored(slices, window, batch_size)]
+
+    def logits(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits, float32 [N, size, size], for prepared slices, uint8 [N, size, size, 3]."""
+        return self.session.run(batch)
+
+    def _restored(self, slices: Sequence[Pixels], window: Window | None, batch_size: int) -> list[NDArray[np.float32]]:
+        results: list[NDArray[np.float32]] = []
+        for start in range(0, len(slices), batch_size):
+            part = slices[start : start + batch_size]
+            logits = self.logits(stack([prepare(p, self.contract, window) for p in part]))
+            results += [restore(one, (p.shape[0], p.shape[1])) for one, p in zip(logits, part, strict=True)]
+        return results
+
+    def _check_graph(self) -> None:
+        """Refuse a graph whose input or output is not what the contract says."""
+        size = self.contract.input.size
+        inputs = [(i.name, i.type, i.shape[1:]) for i in self.session.runner.get_inputs()]
+        outputs = [(o.name, o.type, o.shape[1:]) for o in self.session.runner.get_outputs()]
+        expected_in = [("pixels", "tensor(uint8)", [size, size, 3])]
+        expected_out = [("logits", "tensor(float)", [1, size, size])]
+        if inputs != expected_in or outputs != expected_out:
+            raise ModelError(
+                f"{self.model}: graph and contract disagree: found {inputs} -> {outputs},"
+                f" expected {expected_in} -> {expected_out}; export the model again"
+            )

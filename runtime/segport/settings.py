@@ -1,0 +1,45 @@
+"""What a user chooses for one run of `seg-infer`; defaults stand here and the command reads them. Light to import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from segport.errors import UsageError
+
+Device = Literal["auto", "cpu", "cuda"]
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of one run over folders.
+
+    `batch_size`: slices a call of the network; 8 keeps two cores busy and memory near 0.5 GB. `threads`: of the
+    network on the CPU, None for all cores this process may use. `threshold`: probability, None for the contract's.
+    `window`: intensities (LO, HI) that become 0 and 255 in slices that are not uint8. Raises `UsageError`.
+    """
+
+    model: Path | None = None
+    device: Device = "auto"
+    allow_fallback: bool = False
+    batch_size: int = 8
+    threads: int | None = None
+    threshold: float | None = None
+    window: tuple[float, float] | None = None
+    patient_pattern: str | None = None
+    masks: Path | None = None
+    overlay: bool = False
+    probabilities: bool = False
+    score: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UsageError(f"--batch-size is {self.batch_size}, expected 1 or more")
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"--threads is {self.threads}, expected 1 or more")
+        if self.threshold is not None and not 0 < self.threshold < 1:
+            raise UsageError(f"--threshold is {self.threshold:g}, expected a probability between 0 and 1")
+        if self.window is not None and not self.window[0] < self.window[1]:
+            low, high = self.window
+            raise UsageError(f"--window is {low:g} {high:g}, expected LO smaller than HI")

@@ -1,0 +1,179 @@
+"""What is in this folder: finds slices and their masks in the layouts people have, and reads them.
+
+Layouts: `patient/slice.tif` with `slice_mask.tif` beside it; `images/` with `masks/` beside it; flat files, whose
+patient is the name before the last `_<n>`. A file whose stem ends in `_mask`, or that lies below a folder named
+`masks`, is a mask and never an input.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import cv2
+import numpy as np
+
+from segport.errors import SliceError, UsageError
+from segport.preprocess import Pixels
+
+SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
+MASK_ENDING = "_mask"
+MASK_FOLDERS = frozenset({"masks", "labels"})
+IMAGE_FOLDERS = frozenset({"images", "imgs"})
+NUMBER_AT_END = re.compile(r"^(?P<patient>.*?)[ _-]*(?P<number>\d+)$")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One picture on disk. `relative`: its path below the input folder. `mask`: the true mask, if there is one."""
+
+    path: Path
+    relative: PurePath
+    patient: str
+    number: int | None
+    mask: Path | None = None
+
+
+@dataclass
+class Listing:
+    """What a folder holds: slices in natural order, masks that belong to no slice, and how many files were ignored."""
+
+    slices: list[Slice] = field(default_factory=list)
+    lone_masks: list[Path] = field(default_factory=list)
+    ignored: int = 0
+
+
+def list_slices(
+    root: Path, *, masks: Path | None = None, patient_pattern: str | None = None, exclude: Path | None = None
+) -> Listing:
+    """Return the slices below `root` (a folder, or one file), in natural order.
+
+    `masks`: a folder that mirrors `root` and holds the masks, named as the slices, with or without `_mask`.
+    `patient_pattern`: a regular expression searched in the relative path (with /); its group `patient` (or its
+    first group) names the patient. `exclude`: a folder not to enter (the output). Hidden files are not looked at.
+    Raises `UsageError` when a folder is not there or the pattern has no group.
+    """
+    if not root.exists():
+        raise UsageError(f"{root}: no such file or folder")
+    if masks is not None and not masks.is_dir():
+        raise UsageError(f"--masks {masks}: no such folder")
+    pattern = _compile(patient_pattern)
+    base = root.parent if root.is_file() else root
+    files = [PurePath(root.name)] if root.is_file() else _walk(root, exclude)
+    pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
+    inputs = [f for f in pictures if not _is_mask(f)]
+    if masks is not None:
+        truth = {_pair_key(f): masks / f for f in _walk(masks, None) if f.suffix.lower() in SUFFIXES}
+    else:
+        beside = _walk(base, exclude) if root.is_file() else pictures
+        truth = {_pair_key(f): base / f for f in beside if f.suffix.lower() in SUFFIXES and _is_mask(f)}
+    slices = [Slice(base / f, f, *_identify(f, base, pattern), truth.get(_pair_key(f))) for f in inputs]
+    paired = {s.mask for s in slices}
+    lone = [] if root.is_file() else [m for m in truth.values() if m not in paired]
+    return Listing(slices, lone, ignored=len(files) - len(pictures))
+
+
+def read_slice(path: Path) -> Pixels:
+    """Return the picture as stored: [H, W] or [H, W, C], channels in RGB order, any dtype; EXIF rotation not applied.
+
+    Raises `SliceError` when the file is missing, empty, not a picture, truncated, or holds several pages.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)  # not cv2.imread: it cannot open every name on Windows (opencv#18305)
+    except OSError as error:
+        raise SliceError(f"cannot be read ({error.strerror})") from error
+    if data.size == 0:
+        raise SliceError("is empty (0 bytes); copy it again")
+    try:
+        whole, pages = cv2.imdecodemulti(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise SliceError(f"cannot be decoded ({error.err}); is it a whole {path.suffix[1:]} file?") from error
+    if not whole or not pages:
+        raise SliceError(f"cannot be decoded; it is truncated, damaged or not a {path.suffix[1:]} picture")
+    if len(pages) > 1:
+        raise SliceError(f"holds {len(pages)} pages; expected one slice a file; remedy: save each page on its own")
+    pixels: Pixels = pages[0]
+    if pixels.ndim == 3 and pixels.shape[2] in (3, 4):
+        order = [2, 1, 0, 3][: pixels.shape[2]]
+        pixels = np.ascontiguousarray(pixels[..., order])
+    return pixels
+
+
+def natural_key(path: PurePath) -> list[tuple[Any, ...]]:
+    """Return a sort key that puts `_9` before `_10` and a folder's files together."""
+    return [
+        tuple((0, int(part), part) if part.isdecimal() else (1, part.casefold(), part) for part in parts if part)
+        for parts in (re.split(r"(\d+)", piece) for piece in path.parts)
+    ]
+
+
+def group_patients(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
+    """Return the slices of each patient, patients and slices in the order given."""
+    groups: dict[str, list[Slice]] = {}
+    for item in slices:
+        groups.setdefault(item.patient, []).append(item)
+    return groups
+
+
+def _walk(root: Path, exclude: Path | None) -> list[PurePath]:
+    """Return the files below `root` as relative paths in natural order; hidden files and `exclude` left out.
+
+    Links are followed, except to a folder that the link lies in (a circle).
+    """
+    barred = exclude.resolve() if exclude else None
+    found: list[PurePath] = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        here = Path(folder)
+        resolved = here.resolve()
+        circles = {resolved, *resolved.parents}
+        targets = {f: (here / f).resolve() for f in folders if not f.startswith(".")}
+        folders[:] = [f for f, t in targets.items() if t != barred and not ((here / f).is_symlink() and t in circles)]
+        found += [(here / n).relative_to(root) for n in names if not n.startswith(".")]
+    return sorted(found, key=natural_key)
+
+
+def _is_mask(relative: PurePath) -> bool:
+    below_masks = any(part.casefold() in MASK_FOLDERS for part in relative.parts[:-1])
+    return below_masks or relative.stem.casefold().endswith(MASK_ENDING)
+
+
+def _pair_key(relative: PurePath) -> tuple[str, ...]:
+    """Return what a slice and its mask have in common: folders but `images` and `masks`, and the stem but `_mask`."""
+    stem = relative.stem
+    if stem.casefold().endswith(MASK_ENDING):
+        stem = stem[: -len(MASK_ENDING)]
+    return (*_patient_folders(relative), stem)
+
+
+def _patient_folders(relative: PurePath) -> tuple[str, ...]:
+    return tuple(p for p in relative.parts[:-1] if p.casefold() not in MASK_FOLDERS | IMAGE_FOLDERS)
+
+
+def _compile(patient_pattern: str | None) -> re.Pattern[str] | None:
+    if patient_pattern is None:
+        return None
+    try:
+        pattern = re.compile(patient_pattern)
+    except re.error as error:
+        raise UsageError(f"--patient-pattern {patient_pattern}: not a regular expression ({error})") from error
+    if pattern.groups == 0:
+        raise UsageError(f"--patient-pattern {patient_pattern}: needs a group, as in '^([^_]+)_'")
+    return pattern
+
+
+def _identify(relative: PurePath, base: Path, pattern: re.Pattern[str] | None) -> tuple[str, int | None]:
+    """Return (patient, slice number): by the pattern, else by the folder, else by the name before the last number."""
+    ending = NUMBER_AT_END.match(relative.stem)
+    number = int(ending["number"]) if ending else None
+    if pattern is not None:
+        found = pattern.search(relative.as_posix())
+        if found is None:
+            raise UsageError(f"--patient-pattern {pattern.pattern}: does not match {relative.as_posix()}")
+        return str(found["patient"] if "patient" in pattern.groupindex else found[1]), number
+    folders = _patient_folders(relative)
+    if folders:
+        return "/".join(folders), number
+    name = ending["patient"] if ending else relative.stem
+    return name or base.resolve().name, number

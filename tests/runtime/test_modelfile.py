@@ -1,0 +1,90 @@
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers import TINY
+from segport.errors import ModelError
+from segport.modelfile import read_contract
+
+
+def test_the_contract_is_read_without_the_graph() -> None:
+    contract = read_contract(TINY)
+    assert (contract.input.size, contract.origin.architecture) == (64, "tiny")
+
+
+def refusal(tmp_path: Path, data: bytes) -> str:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data)
+    with pytest.raises(ModelError) as error:
+        read_contract(path)
+    return str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nothing\.onnx: cannot be read"):
+        read_contract(tmp_path / "nothing.onnx")
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    assert "is empty (0 bytes)" in refusal(tmp_path, b"")
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
+    data = TINY.read_bytes()
+    assert "is not a whole ONNX file" in refusal(tmp_path, data[: int(len(data) * share)])
+
+
+def test_a_model_of_somebody_else_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    assert "export it with seg-export" in refusal(tmp_path, b"\x08\x08")  # ir_version = 8, nothing else
+
+
+def test_a_length_beyond_the_file_allocates_nothing(tmp_path: Path) -> None:
+    huge = b"\x72" + b"\xff" * 8 + b"\x7f"  # field 14 of 2**62 bytes
+    assert "bytes where" in refusal(tmp_path, huge)
+
+
+def test_a_metadata_entry_over_the_limit_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    with path.open("wb") as file:
+        file.write(b"\x72\x80\x80\x80\x10")  # field 14 of 32 MB, sparse
+        file.seek(32 * 1024 * 1024 + 4)
+        file.write(b"\0")
+    with pytest.raises(ModelError, match="at most"):
+        read_contract(path)
+
+
+def test_wire_types_that_protobuf_does_not_know_are_refused(tmp_path: Path) -> None:
+    assert "wire type 6" in refusal(tmp_path, b"\x0e")
+    assert "number 0" in refusal(tmp_path, b"\x00\x00")
+    assert "10 bytes" in refusal(tmp_path, b"\xff" * 11)
+
+
+def test_fixed_width_fields_are_stepped_over(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x79" + struct.pack("<d", 1.0) + b"\x7d" + struct.pack("<f", 1.0) + TINY.read_bytes())
+    assert read_contract(path).input.size == 64
+
+
+def test_a_contract_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    entry = b"\x0a\x10segport.contract\x12\x02\xff\xfe"
+    assert "not UTF-8" in refusal(tmp_path, b"\x72" + bytes([len(entry)]) + entry)
+
+
+def test_an_endless_list_of_fields_is_refused(tmp_path: Path) -> None:
+    assert "top-level fields" in refusal(tmp_path, b"\x08\x08" * 10_001)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused_and_never_crash(data: bytes) -> None:
+    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"segport-random-{os.getpid()}.onnx"
+    path.write_bytes(data)
+    try:
+        with pytest.raises(ModelError):
+            read_contract(path)
+    finally:
+        path.unlink()

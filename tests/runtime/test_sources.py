@@ -1,0 +1,169 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from helpers import square, write
+from segport.errors import SliceError, UsageError
+from segport.sources import list_slices, read_slice
+
+GREY = np.zeros((8, 8), np.uint8)
+
+
+def names(root: Path, **options) -> list[str]:
+    return [s.relative.as_posix() for s in list_slices(root, **options).slices]
+
+
+def test_a_patients_slices_come_in_the_order_of_their_numbers_with_their_masks(tmp_path: Path) -> None:
+    for n in (10, 9, 1):
+        write(tmp_path / f"anna/anna_{n}.tif", GREY)
+        write(tmp_path / f"anna/anna_{n}_mask.tif", GREY)
+    listing = list_slices(tmp_path)
+    assert [s.number for s in listing.slices] == [1, 9, 10]
+    assert {s.patient for s in listing.slices} == {"anna"}
+    assert [s.mask and s.mask.name for s in listing.slices] == [f"anna_{n}_mask.tif" for n in (1, 9, 10)]
+
+
+def test_images_with_masks_beside_pair_up(tmp_path: Path) -> None:
+    write(tmp_path / "images/p7_3.png", GREY)
+    write(tmp_path / "masks/p7_3.png", GREY)
+    (one,) = list_slices(tmp_path).slices
+    assert (one.patient, one.number) == ("p7", 3)
+    assert one.mask == tmp_path / "masks/p7_3.png"
+
+
+def test_flat_files_name_their_patient_before_the_last_number(tmp_path: Path) -> None:
+    for name in ("TCGA_X_1.tif", "TCGA_X_2.tif", "other.png"):
+        write(tmp_path / name, GREY)
+    assert [s.patient for s in list_slices(tmp_path).slices] == ["other", "TCGA_X", "TCGA_X"]
+
+
+def test_files_that_are_bare_numbers_belong_to_their_folder(tmp_path: Path) -> None:
+    write(tmp_path / "scan/1.png", GREY)
+    assert list_slices(tmp_path / "scan").slices[0].patient == "scan"
+
+
+def test_a_pattern_names_the_patient(tmp_path: Path) -> None:
+    write(tmp_path / "week3/anna-t1-5.png", GREY)
+    (one,) = list_slices(tmp_path, patient_pattern=r"/(\w+)-").slices
+    assert one.patient == "anna"
+    (one,) = list_slices(tmp_path, patient_pattern=r"(week\d)/(?P<patient>\w+)-").slices
+    assert one.patient == "anna"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"), [("(", "not a regular expression"), ("anna", "needs a group"), ("(bert)", "does not match")]
+)
+def test_a_pattern_that_cannot_work_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
+    write(tmp_path / "anna_1.png", GREY)
+    with pytest.raises(UsageError, match=message):
+        list_slices(tmp_path, patient_pattern=pattern)
+
+
+def test_masks_in_a_folder_of_their_own_are_found_with_or_without_ending(tmp_path: Path) -> None:
+    write(tmp_path / "in/a/a_1.tif", GREY)
+    write(tmp_path / "in/a/a_2.tif", GREY)
+    write(tmp_path / "truth/a/a_1.png", GREY)
+    write(tmp_path / "truth/a/a_2_mask.png", GREY)
+    write(tmp_path / "truth/a/a_3.png", GREY)
+    listing = list_slices(tmp_path / "in", masks=tmp_path / "truth")
+    assert [s.mask and s.mask.name for s in listing.slices] == ["a_1.png", "a_2_mask.png"]
+    assert [m.name for m in listing.lone_masks] == ["a_3.png"]
+
+
+def test_other_files_are_counted_and_hidden_ones_not_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "a.PNG", GREY)
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".hidden.png").write_text("x")
+    (tmp_path / ".git").mkdir()
+    write(tmp_path / ".git/b.png", GREY)
+    listing = list_slices(tmp_path)
+    assert len(listing.slices) == 1
+    assert listing.ignored == 1
+
+
+def test_a_single_file_is_a_folder_of_one_and_finds_its_mask(tmp_path: Path) -> None:
+    write(tmp_path / "p/p_1.png", GREY)
+    write(tmp_path / "p/p_2.png", GREY)
+    write(tmp_path / "p/p_1_mask.png", GREY)
+    listing = list_slices(tmp_path / "p/p_1.png")
+    assert [(s.patient, s.mask and s.mask.name) for s in listing.slices] == [("p", "p_1_mask.png")]
+    assert listing.lone_masks == []
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    write(tmp_path / "real/a_1.png", GREY)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/linked").symlink_to(tmp_path / "real")
+    (tmp_path / "in/circle").symlink_to(tmp_path / "in")
+    assert names(tmp_path / "in") == ["linked/a_1.png"]
+
+
+def test_the_output_folder_is_not_entered(tmp_path: Path) -> None:
+    write(tmp_path / "a_1.png", GREY)
+    write(tmp_path / "out/a_1_overlay.png", GREY)
+    assert names(tmp_path, exclude=tmp_path / "out") == ["a_1.png"]
+
+
+def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file or folder"):
+        list_slices(tmp_path / "nothing")
+    with pytest.raises(UsageError, match="--masks"):
+        list_slices(tmp_path, masks=tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".bmp"])
+def test_channels_are_read_in_rgb_order(tmp_path: Path, suffix: str) -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    pixels[...] = (10, 20, 30)
+    assert (read_slice(write(tmp_path / f"a{suffix}", pixels)) == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize("name", ["with spaces.png", "Schädel_ß.png", "脳_断面.png", "дом.png"])
+def test_names_in_any_script_are_read(tmp_path: Path, name: str) -> None:
+    assert read_slice(write(tmp_path / name, GREY)).shape == (8, 8)
+
+
+def test_16_bit_and_float_are_read_as_stored(tmp_path: Path) -> None:
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    assert (read_slice(write(tmp_path / "a.png", deep)) == deep).all()
+    assert read_slice(write(tmp_path / "a.tif", deep.astype(np.float32))).dtype == np.float32
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".bmp"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    path = write(tmp_path / f"a{suffix}", noise)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(SliceError, match="cannot be decoded"):
+        read_slice(path)
+
+
+def test_empty_missing_and_text_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(SliceError, match="is empty"):
+        read_slice(tmp_path / "empty.png")
+    with pytest.raises(SliceError, match="cannot be decoded"):
+        read_slice(tmp_path / "text.png")
+    with pytest.raises(SliceError, match="cannot be read"):
+        read_slice(tmp_path / "missing.png")
+
+
+def test_several_pages_are_refused_and_counted(tmp_path: Path) -> None:
+    fine, data = cv2.imencodemulti(".tif", [square(), square(), square()])
+    assert fine
+    data.tofile(tmp_path / "a.tif")
+    with pytest.raises(SliceError, match="holds 3 pages"):
+        read_slice(tmp_path / "a.tif")
+
+
+def test_exif_rotation_is_not_applied(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jpg", np.zeros((8, 16, 3), np.uint8))
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: a quarter turn
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
+    assert read_slice(path).shape[:2] == (8, 16)
