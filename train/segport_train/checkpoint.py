@@ -1,0 +1,101 @@
+"""Checkpoints: safetensors files whose header carries the contract; a resumable one also holds the optimizer."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from segport.contract import KEY, ModelContract
+from segport.errors import ModelError
+from segport.outputs import atomic_path
+from segport_train.model import SegmentationNetwork
+
+PROGRESS = "segport.progress"
+MODEL, OPTIMIZER = "model.", "optimizer."
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded file. `progress` and `optimizer` are empty unless it was saved to be resumed."""
+
+    contract: ModelContract
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, torch.Tensor]
+    progress: dict[str, Any]
+
+
+def save_checkpoint(
+    path: Path,
+    network: SegmentationNetwork,
+    contract: ModelContract,
+    optimizer: torch.optim.Optimizer | None = None,
+    progress: dict[str, Any] | None = None,
+) -> None:
+    """Write weights and contract, whole or not at all; with optimizer and progress so that training can resume."""
+    tensors = {f"{MODEL}{name}": _plain(t) for name, t in network.state_dict().items()}
+    for index, state in (optimizer.state_dict()["state"] if optimizer else {}).items():
+        tensors |= {f"{OPTIMIZER}{index}.{name}": _plain(t) for name, t in state.items()}
+    with atomic_path(path) as temporary:
+        header = {KEY: contract.to_json(), PROGRESS: json.dumps(progress or {})}
+        save_file(tensors, temporary, metadata=header)
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint onto the CPU.
+
+    Raises `ModelError` when the file is missing, damaged, or carries no contract.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path}: is not a readable checkpoint ({error}); expected a .safetensors file that seg-train wrote"
+        ) from error
+    if KEY not in header:
+        raise ModelError(f"{path}: holds no segport contract; expected a checkpoint that seg-train wrote")
+    return Checkpoint(
+        ModelContract.from_json(header[KEY], str(path)),
+        {n.removeprefix(MODEL): t for n, t in tensors.items() if n.startswith(MODEL)},
+        {n.removeprefix(OPTIMIZER): t for n, t in tensors.items() if n.startswith(OPTIMIZER)},
+        json.loads(header.get(PROGRESS, "{}")),
+    )
+
+
+def load_network(path: Path) -> tuple[SegmentationNetwork, ModelContract]:
+    """Return the eager network of a checkpoint in evaluation mode, without the auxiliary head, and its contract.
+
+    Raises `ModelError` when tensors are missing or have other shapes than the architecture's.
+    """
+    checkpoint = load_checkpoint(path)
+    contract = checkpoint.contract
+    network = SegmentationNetwork(contract, output_stride=contract.origin.output_stride, auxiliary=False)
+    load_weights(network, {n: t for n, t in checkpoint.weights.items() if ".aux_classifier." not in n}, str(path))
+    return network.eval(), contract
+
+
+def load_weights(network: SegmentationNetwork, weights: dict[str, torch.Tensor], where: str) -> None:
+    """Copy `weights` into the network; raises `ModelError` naming what does not fit."""
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ModelError(f"{where}: its tensors do not fit a DeepLabV3-ResNet50: {error}") from error
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Copy saved optimizer tensors (named `index.key`) back into a fresh optimizer of the same parameters."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor on the CPU in its plain layout (safetensors refuses channels_last strides)."""
+    return tensor.detach().cpu().contiguous()

@@ -1,0 +1,90 @@
+"""The command seg-train."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from segport import __version__
+from segport.command import run_command
+from segport.errors import UsageError
+from segport.settings import DEVICES
+from segport_train.settings import LOSSES, OPTIMIZERS, PRECISIONS, PROBLEMS, SPLITS, TrainSettings
+
+MISSING = "seg-train needs the train extra ({name} is missing); remedy: pip install 'segport[train]'"
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command(context_settings={"show_default": True, "max_content_width": 110})
+@click.argument("data", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Run folder: checkpoints, metrics.csv, split.csv, report.md.")
+@click.option("--size", default=TrainSettings.size, help="Side of the network's input in pixels.")
+@click.option("--output-stride", type=click.Choice(["8", "16"]), default=str(TrainSettings.output_stride))
+@click.option("--epochs", default=TrainSettings.epochs)
+@click.option("--batch-size", default=TrainSettings.batch_size)
+@click.option("--lr", type=float, default=None, show_default="1e-4 for adam, 1e-3 for adamw")
+@click.option("--weight-decay", default=TrainSettings.weight_decay, help="Used by adamw.")
+@click.option(
+    "--optimizer",
+    type=click.Choice(OPTIMIZERS),
+    default=TrainSettings.optimizer,
+    help="adam: constant rate. adamw: 100 steps of warm-up, then cosine to zero.",
+)
+@click.option("--loss", type=click.Choice(LOSSES), default=TrainSettings.loss)
+@click.option("--split", type=click.Choice(SPLITS), default=TrainSettings.split, help="slice leaks: see the README.")
+@click.option("--val", "validation", default=TrainSettings.validation, help="Share of the patients.")
+@click.option("--test", default=TrainSettings.test, help="Share of the patients.")
+@click.option("--split-file", type=click.Path(path_type=Path), help="CSV with columns patient,part (train, val, test).")
+@click.option("--tumour-only", is_flag=True, help="Train and score on slices with tumour alone.")
+@click.option("--augment/--no-augment", default=TrainSettings.augment)
+@click.option("--masks", type=FOLDER, help="Folder that mirrors DATA and holds the masks.")
+@click.option("--patient-pattern", help="Regular expression whose first group in the path names the patient.")
+@click.option("--problems", type=click.Choice(PROBLEMS), default=TrainSettings.problems, help="What unusable files do.")
+@click.option("--seed", default=TrainSettings.seed)
+@click.option("--init", default=TrainSettings.init, help="none, or a checkpoint of seg-train to start from.")
+@click.option("--device", type=click.Choice(DEVICES), default=TrainSettings.device)
+@click.option("--precision", type=click.Choice(PRECISIONS), default=TrainSettings.precision)
+@click.option("--workers", default=TrainSettings.workers, help="Processes that augment; they change no number.")
+@click.option("--evaluate-train-every", default=TrainSettings.evaluate_train_every, help="Epochs; the last is always.")
+@click.option("--resume", is_flag=True, help="Go on after the last finished epoch in --out, exactly.")
+@click.version_option(__version__, prog_name="seg-train")
+def command(**options: Any) -> int:
+    """Train a DeepLabV3-ResNet50 on DATA: patient/slice.tif with patient/slice_mask.tif beside it."""
+    settings = TrainSettings(**options | {"output_stride": int(options["output_stride"])})
+    try:
+        from segport_train.loop import prepare_run, train
+    except ModuleNotFoundError as error:
+        raise UsageError(MISSING.format(name=error.name)) from error
+
+    if settings.split == "slice" and settings.split_file is None:
+        _say("warning: neighbouring slices are cuts of the same brain; a slice split leaks and flatters every score")
+    prepared = prepare_run(settings)
+    for problem in prepared.problems:
+        _say(f"left out: {problem.path}: {problem.reason}")
+    counts = prepared.table.groupby("part").agg(patients=("patient", "nunique"), slices=("path", "size"))
+    described = ", ".join(f"{part} {row.patients} patients {row.slices} slices" for part, row in counts.iterrows())
+    _say(f"{described}; {prepared.hardware.device}, {prepared.hardware.precision}")
+    started = time.monotonic()
+    for r in train(settings, prepared):
+        _say(
+            f"epoch {r.epoch}/{settings.epochs}  loss {r.train_loss:.4f} val {r.val_loss:.4f}"
+            f"  accuracy {r.train_accuracy:.4f} val {r.val_accuracy:.4f} (nothing {r.val_nothing:.4f})"
+            f"  val Dice pooled {r.val_dice_pooled:.4f} per patient {r.val_dice_mean_per_patient:.4f}"
+            f"{' best' if r.best else ''}  {time.monotonic() - started:.0f} s"
+        )
+    click.echo((settings.out / "report.md").read_text(encoding="utf-8"))
+    _say(f"next: seg-export {settings.out / 'best.safetensors'} --out model.onnx")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return the exit code: 0, 2 usage or data, 3 cannot go on, 130 interrupted."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what it would print comes back as a reason a slice
+    return run_command(command, arguments, name="seg-train", interrupted="interrupted; go on with --resume")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,274 @@
+"""The training loop, from the table of slices to the report, readable from top to bottom."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from segport.contract import ModelContract
+from segport.errors import OutputError, SegportError, UsageError
+from segport.outputs import write_csv, write_json
+from segport_train.checkpoint import (
+    load_checkpoint,
+    load_network,
+    load_weights,
+    restore_optimizer,
+    save_checkpoint,
+)
+from segport_train.dataset import EpochSampler, SliceDataset
+from segport_train.describe import first_contract, record_settings, training_range, versions
+from segport_train.hardware import Hardware, choose_hardware
+from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
+from segport_train.metrics import Evaluation, evaluate
+from segport_train.model import SegmentationNetwork, weights_sha256
+from segport_train.plots import draw_curves
+from segport_train.report import write_report
+from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
+from segport_train.table import PARTS, Problem, assign_parts, build_table, fingerprint
+
+WARM_UP = 100  # steps of rising learning rate for adamw: batch statistics settle before large steps
+GRADIENT_NORM = 5.0  # clipped above; a from-scratch start has rare spikes two orders above the median
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One row of metrics.csv. Losses are means per slice in evaluation mode; scores at native size, probability 0.5.
+
+    `step_loss`: mean over the augmented training batches. `*_nothing`: accuracy of predicting no tumour at all.
+    Training figures are NaN in epochs that `evaluate_train_every` leaves out, validation ones without such a part.
+    """
+
+    epoch: int
+    lr: float
+    step_loss: float
+    train_loss: float
+    train_accuracy: float
+    train_nothing: float
+    train_dice_pooled: float
+    train_dice_mean_per_patient: float
+    val_loss: float
+    val_accuracy: float
+    val_nothing: float
+    val_dice_pooled: float
+    val_dice_mean_per_patient: float
+    best: bool
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training starts from; `problems` were left out because the settings say so."""
+
+    table: pd.DataFrame
+    problems: list[Problem]
+    contract: ModelContract
+    hardware: Hardware
+
+
+def prepare_run(settings: TrainSettings) -> Prepared:
+    """Read the data, split it, choose the hardware, and write settings.json and split.csv into the run folder.
+
+    Raises `UsageError` (data, split, other settings than the run that is resumed) and `OutputError` (folder in use).
+    """
+    last = settings.out / "last.safetensors"
+    if last.exists() and not settings.resume:
+        raise OutputError(f"{settings.out}: already holds a run; go on with --resume or choose another --out")
+    if settings.resume and not last.exists():
+        raise UsageError(f"--resume: {last} is not there; run without --resume to start")
+    hardware = choose_hardware(settings.device, settings.precision)
+    table, problems = build_table(settings)
+    table["part"] = assign_parts(table, settings)
+    contract = first_contract(settings, training_range(table[table.part == "train"], settings))
+    data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
+    recorded = record_settings(settings, hardware, data)
+    if settings.resume:
+        _refuse_other_settings(settings.out / "settings.json", recorded)
+    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE}
+    origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
+    write_json(settings.out / "settings.json", recorded)
+    unit = ["relative"] if settings.split == "slice" and settings.split_file is None else []
+    split = table[["patient", *unit, "part"]].drop_duplicates()
+    write_csv(settings.out / "split.csv", list(split.columns), split.itertuples(index=False))
+    return Prepared(table, problems, replace(contract, origin=origin), hardware)
+
+
+def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
+    """Train, yielding a report after each epoch; checkpoints, metrics.csv, curves.png and report.md are written.
+
+    Weights, order and augmentation are functions of the seed: a run that was killed and resumed ends with the
+    same weights as one that was not (same machine, thread count and versions, on the CPU).
+    """
+    out, hardware, contract = settings.out, prepared.hardware, prepared.contract
+    data = {
+        part: SliceDataset(rows, contract, seed=settings.seed, augmented=settings.augment and part == "train")
+        for part, rows in prepared.table.groupby("part")
+    }
+    torch.manual_seed(settings.seed)
+    torch.backends.cudnn.benchmark = True  # shapes never change
+    network = SegmentationNetwork(contract, output_stride=settings.output_stride, auxiliary=True)
+    if settings.init != "none":
+        load_weights(network, load_checkpoint(Path(settings.init)).weights, settings.init)
+    network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
+    optimizer = _make_optimizer(network, settings)
+    scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scales_gradients)
+    sampler = EpochSampler(data["train"].table, settings.seed)
+    loader = DataLoader(
+        data["train"],
+        settings.batch_size,
+        sampler=sampler,
+        num_workers=settings.workers,
+        drop_last=len(sampler) >= settings.batch_size,  # a tail of one slice would break batch normalisation
+        pin_memory=hardware.device.type == "cuda",
+    )
+    done, best, rows = 0, -1.0, []
+    if settings.resume:
+        checkpoint = load_checkpoint(out / "last.safetensors")
+        load_weights(network, checkpoint.weights, str(out / "last.safetensors"))
+        restore_optimizer(optimizer, checkpoint.optimizer)
+        done, best = checkpoint.progress["epoch"], checkpoint.progress["best"]
+        scaler.load_state_dict(checkpoint.progress["scaler"])
+        rows = _read_metrics(out / "metrics.csv", done)
+
+    for epoch in range(done + 1, settings.epochs + 1):
+        sampler.epoch = epoch
+        torch.manual_seed(settings.seed * 1_000_003 + epoch)  # dropout
+        step_loss = _train_epoch(network, loader, optimizer, scaler, hardware, settings, epoch=epoch)
+        last_epoch = epoch == settings.epochs
+        measured = last_epoch or epoch % settings.evaluate_train_every == 0
+        results: dict[str, Evaluation] = {
+            part: evaluate(network, data[part], hardware, settings.loss, settings.batch_size)
+            for part in ("train", "val")
+            if part in data and (part == "val" or measured)
+        }
+        judged = results.get("val")
+        score = judged.scores.dice_mean_per_patient if judged else float(epoch)
+        report = _report(epoch, optimizer.param_groups[0]["lr"], step_loss, results, best=score > best)
+        rows.append(report)
+        best = max(best, score)
+        write_csv(out / "metrics.csv", list(asdict(report)), [list(asdict(r).values()) for r in rows])
+        draw_curves(out / "curves.png", [asdict(r) for r in rows])
+        stamped = _stamp(contract, network, results)
+        if report.best:
+            save_checkpoint(out / "best.safetensors", network, stamped)
+        progress = {"epoch": epoch, "best": best, "scaler": scaler.state_dict()}
+        save_checkpoint(out / "last.safetensors", network, stamped, optimizer, progress)
+        yield report
+
+    network, contract = load_network(out / "best.safetensors")
+    network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    final = {
+        part: evaluate(network, data[part], hardware, settings.loss, settings.batch_size)
+        for part in PARTS
+        if part in data
+    }
+    write_report(out, final, contract, prepared.problems, settings)
+
+
+def _train_epoch(
+    network: SegmentationNetwork,
+    loader: DataLoader[tuple[torch.Tensor, torch.Tensor]],
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    hardware: Hardware,
+    settings: TrainSettings,
+    *,
+    epoch: int,
+) -> float:
+    """Take one pass over the loader; return the mean loss of its steps."""
+    network.train()
+    steps, losses = len(loader), []
+    for step, batch in enumerate(loader):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate((epoch - 1) * steps + step, settings.epochs * steps, settings)
+        pixels, masks = (t.to(hardware.device, non_blocking=True) for t in batch)
+        with hardware.autocast():
+            logits, auxiliary = network(pixels)
+        loss = segmentation_loss(logits, masks, settings.loss)
+        loss = loss + AUXILIARY_WEIGHT * segmentation_loss(auxiliary, masks, settings.loss)
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stub
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+        scaler.step(optimizer)
+        scaler.update()
+        losses.append(loss.detach())
+    mean = float(torch.stack(losses).mean())
+    if not math.isfinite(mean):
+        raise SegportError(
+            f"epoch {epoch}: the loss is {mean}; the last good checkpoint is {settings.out / 'last.safetensors'};"
+            " remedy: a smaller --lr, or --precision fp32"
+        )
+    return mean
+
+
+def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
+    """Return the rate of a step: constant for adam; for adamw a linear warm-up, then cosine to zero.
+
+    The warm-up takes 100 steps, or a tenth of a shorter training.
+    """
+    if settings.optimizer == "adam":
+        return settings.start_lr
+    warm_up = min(WARM_UP, max(1, total // 10))
+    if step < warm_up:
+        return settings.start_lr * (step + 1) / warm_up
+    return settings.start_lr * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+
+
+def _make_optimizer(network: SegmentationNetwork, settings: TrainSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), settings.start_lr)
+    return torch.optim.AdamW(network.parameters(), settings.start_lr, weight_decay=settings.weight_decay)
+
+
+def _report(epoch: int, lr: float, step_loss: float, results: dict[str, Evaluation], *, best: bool) -> EpochReport:
+    figures: dict[str, float] = {}
+    for part in ("train", "val"):
+        one = results.get(part)
+        figures |= {
+            f"{part}_loss": one.loss if one else math.nan,
+            f"{part}_accuracy": one.scores.accuracy if one else math.nan,
+            f"{part}_nothing": one.scores.nothing_accuracy if one else math.nan,
+            f"{part}_dice_pooled": one.scores.dice_pooled if one else math.nan,
+            f"{part}_dice_mean_per_patient": one.scores.dice_mean_per_patient if one else math.nan,
+        }
+    return EpochReport(epoch=epoch, lr=lr, step_loss=step_loss, best=best, **figures)
+
+
+def _stamp(contract: ModelContract, network: SegmentationNetwork, results: dict[str, Evaluation]) -> ModelContract:
+    """Return the contract with this epoch's weights hash and Dice."""
+    dice = {}
+    for part, one in results.items():
+        dice[f"{part}/pooled"] = round(one.scores.dice_pooled, 4)
+        dice[f"{part}/mean-per-patient"] = round(one.scores.dice_mean_per_patient, 4)
+    sha256 = weights_sha256(network.state_dict())
+    return replace(contract, origin=replace(contract.origin, weights_sha256=sha256, dice=dice))
+
+
+def _read_metrics(path: Path, done: int) -> list[EpochReport]:
+    """Return the rows up to the checkpoint's epoch; later ones belong to steps that were lost."""
+    table = pd.read_csv(path)
+    kept = table[table.epoch <= done].to_dict("records")
+    return [EpochReport(**cast(dict[str, Any], row)) for row in kept]
+
+
+def _refuse_other_settings(path: Path, recorded: dict[str, Any]) -> None:
+    try:
+        before = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--resume: {path} cannot be read ({error}); start again with another --out") from error
+    now = json.loads(json.dumps(recorded))
+    pairs = [("data", before.get("data"), now["data"]), ("precision", before.get("precision"), now["precision"])]
+    old, new = before.get("settings", {}), now["settings"]
+    pairs += [(name, old.get(name), new[name]) for name in new if name not in FREE_ON_RESUME]
+    changed = [f"{name}: {was} then, {is_now} now" for name, was, is_now in pairs if was != is_now]
+    if changed:
+        raise UsageError(
+            "--resume: these decide numbers and have changed since the run began: "
+            + "; ".join(changed)
+            + "; remedy: the earlier values, or another --out"
+        )

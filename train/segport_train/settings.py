@@ -1,0 +1,84 @@
+"""What decides a training; defaults stand here and the command reads them. Light to import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from segport.errors import UsageError
+from segport.settings import Device
+
+Split = Literal["patient", "slice"]
+Optimizer = Literal["adam", "adamw"]
+Loss = Literal["bce", "bce-dice"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Problems = Literal["stop", "leave-out"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+LOSSES: tuple[Loss, ...] = get_args(Loss)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PROBLEMS: tuple[Problems, ...] = get_args(Problems)
+OUTPUT_STRIDES = (8, 16)
+
+# What may differ between a run and its --resume: these decide no number on the same machine.
+FREE_ON_RESUME = frozenset({"resume", "workers", "out", "data"})
+# What stays out of the contract, which travels with the model: paths, and patterns that may spell names.
+PRIVATE = frozenset({"data", "out", "masks", "split_file", "patient_pattern", "init", "resume", "workers"})
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of one training. Sizes in pixels, `validation` and `test` as shares of the patients.
+
+    `lr`: None takes 1e-4 for adam (constant, the published method) and 1e-3 for adamw (100 steps of warm-up,
+    then cosine to zero). `init`: "none" or a checkpoint of this project. Raises `UsageError`.
+    """
+
+    data: Path
+    out: Path
+    size: int = 128
+    output_stride: int = 8
+    epochs: int = 16
+    batch_size: int = 16
+    lr: float | None = None
+    weight_decay: float = 1e-4
+    optimizer: Optimizer = "adam"
+    loss: Loss = "bce"
+    split: Split = "patient"
+    validation: float = 0.125
+    test: float = 0.125
+    split_file: Path | None = None
+    tumour_only: bool = False
+    augment: bool = True
+    masks: Path | None = None
+    patient_pattern: str | None = None
+    problems: Problems = "stop"
+    seed: int = 0
+    init: str = "none"
+    device: Device = "auto"
+    precision: Precision = "auto"
+    workers: int = 0
+    evaluate_train_every: int = 1
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        checks = [
+            (self.size >= 32 and self.size % 8 == 0, f"--size is {self.size}, expected a multiple of 8 from 32"),
+            (self.output_stride in OUTPUT_STRIDES, f"--output-stride is {self.output_stride}, expected 8 or 16"),
+            (self.epochs >= 1, f"--epochs is {self.epochs}, expected 1 or more"),
+            (self.batch_size >= 2, f"--batch-size is {self.batch_size}, expected 2 or more (batch normalisation)"),
+            (self.lr is None or self.lr > 0, f"--lr is {self.lr}, expected a positive number"),
+            (self.weight_decay >= 0, f"--weight-decay is {self.weight_decay}, expected 0 or more"),
+            (0 <= self.validation < 1, f"--val is {self.validation}, expected a share of at least 0 and below 1"),
+            (0 <= self.test < 1, f"--test is {self.test}, expected a share of at least 0 and below 1"),
+            (self.validation + self.test < 1, "--val and --test together leave nothing to train on"),
+            (self.workers >= 0, f"--workers is {self.workers}, expected 0 or more"),
+            (self.evaluate_train_every >= 1, "--evaluate-train-every expects 1 or more"),
+        ]
+        for fine, problem in checks:
+            if not fine:
+                raise UsageError(problem)
+
+    @property
+    def start_lr(self) -> float:
+        """The learning rate at its highest."""
+        return self.lr if self.lr is not None else {"adam": 1e-4, "adamw": 1e-3}[self.optimizer]
