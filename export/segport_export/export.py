@@ -1,0 +1,113 @@
+"""From checkpoint to model file: trace, quantise, prove, and only then rename into place."""
+
+import platform
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+
+from segport import __version__
+from segport.contract import KEY, Export, ModelContract
+from segport.errors import GateError, OutputError
+from segport.golden import NAMES, golden_masks, golden_slices, make_golden, self_test
+from segport.outputs import atomic_path, write_json
+from segport.preprocess import binarise, to_display
+from segport.segmenter import Segmenter
+from segport.sources import read_slice
+from segport_export.parity import TOLERANCES, ParityReport, ParitySlice, check_parity
+from segport_export.quantize import quantize
+from segport_export.rundata import RunData, prepare_all, read_displays
+from segport_export.settings import ExportSettings
+from segport_export.trace import check_form, trace
+from segport_train.checkpoint import load_network
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A model that passed: its path, size in bytes, and the figures."""
+
+    path: Path
+    size: int
+    exporter: str
+    parity: ParityReport
+
+
+def export_model(settings: ExportSettings) -> ExportResult:
+    """Write `settings.out`, once it has passed the gate; MODEL.parity.json is written either way.
+
+    Raises `GateError` when masks differ or prove nothing: then no file appears and an earlier one is untouched.
+    Raises `ModelError` for a checkpoint that is refused, `UsageError` without calibration slices for int8.
+    """
+    network, contract = load_network(settings.checkpoint)
+    run = RunData.beside(settings.checkpoint)
+    try:
+        settings.out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{settings.out.parent}: cannot be created ({error.strerror})") from error
+    with TemporaryDirectory(prefix=".seg-export-", dir=settings.out.parent) as folder:
+        graph, candidate = Path(folder, "float.onnx"), Path(folder, "candidate.onnx")
+        size = contract.input.size
+        exporter = trace(network, size, contract.origin.output_stride, settings.opset, graph)
+        calibration: dict[str, Any] = {}
+        if settings.precision == "int8":
+            slices = run.calibration(settings.calibration, settings.calibration_slices)
+            prepared = prepare_all(read_displays(slices, contract), contract)
+            quantized = Path(folder, "int8.onnx")
+            calibration = quantize(graph, quantized, prepared, contract.input.scale)
+            graph = quantized
+        described = Export(settings.opset, exporter, settings.precision, (), _versions(), calibration)
+        contract = replace(contract, export=described)
+        embed_contract(graph, candidate, contract)
+        check_form(onnx.load(candidate, load_external_data=False), settings.opset)
+        report = check_parity(network, candidate, parity_slices(run, settings.parity, contract), settings.precision)
+        write_json(settings.out.with_suffix(".parity.json"), report.as_json())
+        if report.failures:
+            raise GateError(_explain(report, settings))
+        golden = make_golden(Segmenter(candidate, device="cpu"), TOLERANCES[settings.precision].logit)
+        proven = replace(contract, export=replace(described, parity=report.as_json()), golden=golden)
+        with atomic_path(settings.out) as final:
+            embed_contract(candidate, final, proven)
+            if not self_test(Segmenter(final, device="cpu")).passed:
+                raise GateError("the finished file gives other logits than the one that passed; nothing was written")
+    return ExportResult(settings.out, settings.out.stat().st_size, exporter, report)
+
+
+def embed_contract(source: Path, target: Path, contract: ModelContract) -> None:
+    """Write `source` to `target` with this contract in `metadata_props`; raises `GateError` if the graph changed."""
+    model = onnx.load(source, load_external_data=False)
+    before = model.graph.SerializeToString(deterministic=True)
+    kept = {p.key: p.value for p in model.metadata_props if p.key != KEY}
+    onnx.helper.set_model_props(model, kept | {KEY: contract.to_json()})
+    onnx.save(model, target)
+    if onnx.load(target, load_external_data=False).graph.SerializeToString(deterministic=True) != before:
+        raise GateError("embedding the contract changed the graph")
+
+
+def parity_slices(run: RunData, folder: Path | None, contract: ModelContract) -> list[ParitySlice]:
+    """Return the shipped synthetic slices, and the slices of `folder` or of the run that were not trained on."""
+    shipped = zip(NAMES, golden_slices(), golden_masks(), strict=True)
+    slices = [ParitySlice(name, to_display(pixels), mask) for name, pixels, mask in shipped]
+    found = run.parity(folder)
+    for item, display in zip(found, read_displays(found, contract), strict=True):
+        truth = binarise(read_slice(item.mask)) if item.mask else None
+        fits = truth is not None and truth.shape == display.shape[:2]
+        slices.append(ParitySlice(item.relative.as_posix(), display, truth if fits else None))
+    return slices
+
+
+def _explain(report: ParityReport, settings: ExportSettings) -> str:
+    problems = "\n".join(f"  {f}" for f in report.failures)
+    kept = "; the earlier file is untouched" if settings.out.exists() else "; no file was written"
+    return (
+        f"the {report.precision} model does not give the same masks as the checkpoint:\n{problems}\n"
+        f"  worst slice: {report.worst_slice} (Dice {report.worst_slice_dice:.4f})\n"
+        f"figures: {settings.out.with_suffix('.parity.json')}{kept}"
+    )
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "onnx", "numpy")
+    return {"segport": __version__, "python": platform.python_version()} | {n: version(n) for n in names}

@@ -1,0 +1,85 @@
+"""Float graph to int8: ONNX Runtime's static quantisation (QDQ, u8 activations, s8 weights per channel)."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from segport_export.trace import INPUT
+
+PERCENTILE = 99.999  # min-max cost 0.0024 Dice on 22 patients, this 0.0004
+STRIDE = 8  # slices whose activations are in memory at once, about 60 MB each at 128 pixels
+
+
+class _Slices(CalibrationDataReader):  # type: ignore[misc]  # untyped base
+    """Feeds prepared slices one by one; `set_range` lets the calibrator work in strides."""
+
+    def __init__(self, prepared: Sequence[NDArray[np.uint8]]) -> None:
+        self.prepared, self.next, self.end = prepared, 0, len(prepared)
+
+    def __len__(self) -> int:
+        return len(self.prepared)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        self.next, self.end = start_index, end_index
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        if self.next >= self.end:
+            return None
+        self.next += 1
+        return {INPUT: self.prepared[self.next - 1][np.newaxis]}
+
+
+def quantize(source: Path, target: Path, prepared: Sequence[NDArray[np.uint8]], scale: float) -> dict[str, Any]:
+    """Write the int8 twin of the float model `source` to `target`; return how it was calibrated.
+
+    `prepared`: slices of training patients, uint8 [size, size, 3]. `scale`: of the graph's normalisation; where mean
+    is 0 and std 1 the first quantisation is then exact (grey level = quantum). Normalisation nodes stay float.
+    """
+    count = len(prepared) - len(prepared) % STRIDE if len(prepared) >= STRIDE else len(prepared)
+    shaped = target.with_suffix(".shaped.onnx")
+    quant_pre_process(str(source), str(shaped), skip_optimization=True, skip_symbolic_shape=True)
+    graph = onnx.load(shaped).graph
+    first = next(node for node in graph.node if node.op_type == "Conv")
+    before = [node.name for node in graph.node[: list(graph.node).index(first)]]
+    exact = _is_plain(graph, first.input[0])
+    options: dict[str, Any] = {"CalibPercentile": PERCENTILE}
+    if count >= STRIDE:
+        options["CalibStridedMinMax"] = STRIDE
+    if exact:
+        options["TensorQuantOverrides"] = {
+            first.input[0]: [{"scale": np.array(scale, np.float32), "zero_point": np.array(0, np.uint8)}]
+        }
+    with redirect_stdout(sys.stderr):  # it reports progress with print()
+        quantize_static(
+            str(shaped),
+            str(target),
+            _Slices(prepared[:count]),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            nodes_to_exclude=before,
+            calibrate_method=CalibrationMethod.Percentile,
+            calibration_providers=["CPUExecutionProvider"],
+            extra_options=options,
+        )
+    shaped.unlink()
+    return {"method": "percentile", "percentile": PERCENTILE, "slices": count, "exact_input": exact}
+
+
+def _is_plain(graph: onnx.GraphProto, name: str) -> bool:
+    """Return whether the first convolution's input is pixels times a constant (no mean subtracted)."""
+    makers = {output: node for node in graph.node for output in node.output}
+    ops = []
+    while name in makers:
+        ops.append(makers[name].op_type)
+        name = makers[name].input[0]
+    return sorted(ops) == ["Cast", "Mul", "Transpose"]

@@ -1,0 +1,46 @@
+"""What a user chooses for one export; defaults stand here and the command reads them. Light to import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from segport.errors import UsageError
+
+Precision = Literal["fp32", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+OLDEST_OPSET, NEWEST_OPSET = 11, 25
+DEFAULT_OPSET = 17  # read by every ONNX Runtime since 1.12 (July 2022)
+INT8_OPSET = 13  # the first with per-channel QuantizeLinear
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Settings of one export. `calibration`, `parity`: folders of slices, None for what the checkpoint's run used.
+
+    `calibration_slices`: how many training slices the int8 ranges are read from. Raises `UsageError`.
+    """
+
+    checkpoint: Path
+    out: Path
+    opset: int = DEFAULT_OPSET
+    precision: Precision = "fp32"
+    calibration: Path | None = None
+    parity: Path | None = None
+    calibration_slices: int = 128
+
+    def __post_init__(self) -> None:
+        if self.opset < OLDEST_OPSET:
+            raise UsageError(
+                f"--opset {self.opset}: opsets below {OLDEST_OPSET} have no resize that matches PyTorch's"
+                " (half-pixel centres), so the masks would differ; remedy: --opset 11 or newer"
+            )
+        if self.opset > NEWEST_OPSET:
+            raise UsageError(f"--opset {self.opset}: the newest that is tested is {NEWEST_OPSET}")
+        if self.precision == "int8" and self.opset < INT8_OPSET:
+            raise UsageError(
+                f"--precision int8 needs --opset {INT8_OPSET} or newer (scales per channel), not {self.opset}"
+            )
+        if self.calibration_slices < 1:
+            raise UsageError(f"--calibration-slices is {self.calibration_slices}, expected 1 or more")
+        if self.out.suffix != ".onnx":
+            raise UsageError(f"--out {self.out}: expected a name that ends in .onnx")

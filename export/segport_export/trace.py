@@ -1,0 +1,93 @@
+"""From the eager network to a float ONNX graph of exactly the opset that was asked for, in one file."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import onnx
+import torch
+from torch import nn
+from torch.nn.functional import interpolate
+
+from segport.errors import GateError
+from segport_train.model import SegmentationNetwork
+
+FIRST_DYNAMO_OPSET = 18  # asked for less, torch.onnx's default exporter silently returns 18
+INPUT, OUTPUT = "pixels", "logits"
+
+
+class ExportForm(nn.Module):
+    """The network's own modules in a form whose graph holds no shape arithmetic: every resize has a constant scale.
+
+    Pixels uint8 [N, size, size, 3] to logits float32 [N, 1, size, size], as `SegmentationNetwork` in eval mode.
+    """
+
+    def __init__(self, network: SegmentationNetwork, size: int, output_stride: int) -> None:
+        super().__init__()
+        head = cast(Any, network.net.classifier)
+        self.network = network
+        self.branches = nn.ModuleList(list(head[0].convs)[:-1])
+        self.pooled = nn.Sequential(*head[0].convs[-1])  # without its resize to the size that it is given
+        self.project, self.classify = head[0].project, nn.Sequential(*list(head)[1:])
+        self.cells, self.stride = float(size // output_stride), float(output_stride)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        x = pixels.permute(0, 3, 1, 2).to(torch.float32) * self.network.factor
+        if self.network.centred:
+            x = x + self.network.offset
+        x = cast(Any, self.network.net.backbone)(x)["out"]
+        pooled = interpolate(self.pooled(x), scale_factor=self.cells, mode="bilinear", align_corners=False)
+        x = self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
+        x = self.classify(x)
+        return interpolate(x, scale_factor=self.stride, mode="bilinear", align_corners=False)
+
+
+def trace(network: SegmentationNetwork, size: int, output_stride: int, opset: int, path: Path) -> str:
+    """Write the float graph to `path`; return the exporter's name ("dynamo" or "torchscript").
+
+    Raises `GateError` when the exporter gives another opset or keeps weights in a second file.
+    """
+    form = ExportForm(network, size, output_stride).eval()
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)  # two: a batch of one becomes a constant
+    exporter = "dynamo" if opset >= FIRST_DYNAMO_OPSET else "torchscript"
+    with warnings.catch_warnings():
+        # The older exporter is deprecated, and the only one that writes opsets below 18.
+        warnings.simplefilter("ignore")
+        if exporter == "dynamo":
+            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+            program = torch.onnx.export(
+                form,
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                external_data=False,
+                verbose=False,
+            )
+            cast(Any, program).save(path, external_data=False)
+        else:
+            torch.onnx.export(
+                form,
+                (example,),
+                str(path),
+                dynamo=False,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+            )
+    check_form(onnx.load(path, load_external_data=False), opset)
+    return exporter
+
+
+def check_form(model: onnx.ModelProto, opset: int) -> None:
+    """Raise `GateError` unless the model has exactly this opset, no other domain in use and no external weights."""
+    found = {o.domain or "ai.onnx": o.version for o in model.opset_import}
+    if found.get("ai.onnx") != opset:
+        raise GateError(f"--opset {opset}: the exporter gave {found}; this combination cannot be exported here")
+    if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
+        raise GateError("the exporter put weights into a second file; expected a single one")
+    onnx.checker.check_model(model)
