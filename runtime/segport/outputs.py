@@ -5,7 +5,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _umask() -> int:
@@ -53,9 +54,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_png(path: Path, picture: NDArray[Any]) -> None:
     """Write a mask (uint8 [H, W]), RGB picture (uint8 [H, W, 3]) or 16-bit map (uint16 [H, W]) as PNG."""
     ordered = picture[..., ::-1] if picture.ndim == 3 else picture
-    fine, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
-    if not fine:
-        raise OutputError(f"{path}: OpenCV cannot encode shape {picture.shape}, dtype {picture.dtype} as PNG")
+    try:
+        _, data = cv2.imencode(".png", np.ascontiguousarray(ordered))
+    except cv2.error as error:
+        found = f"shape {picture.shape}, dtype {picture.dtype}"
+        raise OutputError(f"{path}: OpenCV cannot encode {found} as PNG ({error.err})") from error
     write_bytes(path, data.tobytes())
 
 

@@ -1,6 +1,6 @@
 """Write tiny.onnx: a model whose masks can be told by eye, so that runtime tests need neither torch nor weights.
 
-Its logit is (FLAIR - 127.5) / 10 plus nothing from the other two channels: a pixel is tumour where FLAIR is 128 or more.
+Its logit is (FLAIR - 127.5) / 10, whatever the other two channels hold: tumour is where FLAIR is 128 or more.
 Run with the onnx package: python tests/data/make_tiny.py tests/data/tiny.onnx
 """
 
