@@ -1,0 +1,43 @@
+"""Exports of the shared training, made once; and graphs that were tampered with."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+from segport.modelfile import read_contract
+from segport_export.cli import main
+from segport_export.export import parity_slices
+from segport_export.parity import ParitySlice
+from segport_export.rundata import RunData
+from tampering import Change
+
+
+@pytest.fixture(scope="session")
+def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return models that passed, by precision."""
+    folder = tmp_path_factory.mktemp("models")
+    paths = {precision: folder / f"{precision}.onnx" for precision in ("fp32", "int8")}
+    for precision, path in paths.items():
+        assert main([str(trained / "best.safetensors"), "--out", str(path), "--precision", precision]) == 0
+    return paths
+
+
+@pytest.fixture(scope="session")
+def shipped(exported: dict[str, Path]) -> list[ParitySlice]:
+    """Return the shipped synthetic slices, to compare on."""
+    return parity_slices(RunData(None, None, None, {}), None, read_contract(exported["fp32"]))
+
+
+@pytest.fixture
+def tampered(exported: dict[str, Path], tmp_path: Path) -> Callable[[Change], Path]:
+    """Return a function that copies the fp32 model with a change to its graph, contract kept."""
+
+    def tamper(change: Change) -> Path:
+        model = onnx.load(exported["fp32"])
+        change(model)
+        onnx.save(model, tmp_path / "tampered.onnx")
+        return tmp_path / "tampered.onnx"
+
+    return tamper

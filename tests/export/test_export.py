@@ -1,0 +1,141 @@
+"""seg-export as a user meets it: opsets, int8, the contract, usage."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from helpers import SAMPLE_DATA
+from segport.cli import main as infer
+from segport.errors import UsageError
+from segport.golden import self_test
+from segport.modelfile import read_contract
+from segport.segmenter import Segmenter
+from segport_export.cli import main
+from segport_export.rundata import RunData
+
+SHAPE_ARITHMETIC = {"Shape", "Gather", "Range", "Expand", "Slice", "ConstantOfShape", "If", "Loop"}
+
+
+def op_types(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def dimensions(value: onnx.ValueInfoProto) -> list[str | int]:
+    return [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+@pytest.mark.parametrize("opset", [11, 20, 25])
+def test_exactly_the_opset_asked_for_comes_through_the_gate(trained: Path, tmp_path: Path, opset: int) -> None:
+    path = tmp_path / "model.onnx"
+    assert main([str(trained / "best.safetensors"), "--out", str(path), "--opset", str(opset)]) == 0
+    model = onnx.load(path)
+    assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
+    assert not SHAPE_ARITHMETIC & set(op_types(model))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.parity.json"]
+    contract = read_contract(path)
+    assert contract.export is not None
+    assert contract.export.opset == opset
+
+
+def test_the_default_is_opset_17_with_named_dimensions(exported) -> None:
+    model = onnx.load(exported["fp32"])
+    assert [o.version for o in model.opset_import] == [17]
+    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 64, 64, 3]
+    assert [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [
+        "batch",
+        1,
+        64,
+        64,
+    ]
+    assert not SHAPE_ARITHMETIC & set(op_types(model))
+
+
+def test_the_contract_carries_what_was_proven(exported, trained: Path) -> None:
+    contract = read_contract(exported["int8"])
+    assert contract.export is not None
+    assert contract.export.precision == "int8"
+    assert contract.export.parity["failures"] == []
+    assert contract.export.parity["slices"] == 8 + 48  # the shipped ones and the validation part
+    assert contract.origin.data["train"]["slices"] == 99
+    assert contract.golden is not None
+    assert self_test(Segmenter(exported["int8"], device="cpu")).passed
+
+
+def test_int8_is_static_qdq_per_channel_with_an_exact_input(exported) -> None:
+    model = onnx.load(exported["int8"])
+    kinds = op_types(model)
+    assert kinds["QuantizeLinear"] > 100
+    assert kinds["DequantizeLinear"] > 100
+    tensors = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    weights = [v for v in tensors.values() if v.dtype == np.int8 and v.ndim == 4]
+    assert len(weights) == kinds["Conv"]
+    first = next(n for n in model.graph.node if n.op_type == "QuantizeLinear")
+    assert float(tensors[first.input[1]]) == pytest.approx(1 / 255)
+    assert tensors[first.input[2]].dtype == np.uint8
+    assert int(tensors[first.input[2]]) == 0
+    scales = [tensors[n.input[1]] for n in model.graph.node if n.op_type == "DequantizeLinear"]
+    assert max(s.size for s in scales) == 2048
+    assert exported["int8"].stat().st_size < 45e6
+    order = [n.op_type for n in model.graph.node]
+    assert order[:3] == ["Transpose", "Cast", "Mul"]
+
+
+def test_the_exported_model_finds_the_sample_tumours(exported, tmp_path: Path, capsys) -> None:
+    for precision, path in exported.items():
+        out = tmp_path / precision
+        assert infer([str(SAMPLE_DATA), "--model", str(path), "--out", str(out), "--score", "--device", "cpu"]) == 0
+        scores = json.loads((out / "run.json").read_text())["scores"]
+        assert scores["dice_pooled"] > 0.4
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--opset 9", "no resize that matches PyTorch's"),
+        ("--opset 10", "no resize that matches PyTorch's"),
+        ("--opset 26", "newest that is tested is 25"),
+        ("--opset 12 --precision int8", "needs --opset 13 or newer"),
+        ("--calibration-slices 0", "--calibration-slices is 0"),
+        ("--precision int4", "Invalid value"),
+        ("--out model.bin", "expected a name that ends in .onnx"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_up_front(tmp_path: Path, capsys, options: str, reason: str) -> None:
+    assert main(["nothing.safetensors", "--out", str(tmp_path / "m.onnx"), *options.split()]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_not_there_exits_3(tmp_path: Path, capsys) -> None:
+    assert main([str(tmp_path / "nothing.safetensors"), "--out", str(tmp_path / "m.onnx")]) == 3
+    assert "is not a readable checkpoint" in capsys.readouterr().err
+
+
+def test_json_goes_to_stdout_alone(trained: Path, tmp_path: Path, capsys) -> None:
+    options = f"--precision int8 --calibration {SAMPLE_DATA} --calibration-slices 9 --parity {SAMPLE_DATA} --json"
+    assert main([str(trained / "best.safetensors"), "--out", str(tmp_path / "m.onnx"), *options.split()]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["parity"]["slices"] == 8 + 48
+    assert document["parity"]["failures"] == []
+
+
+def test_training_patients_calibrate_and_the_others_judge(trained: Path) -> None:
+    run = RunData.beside(trained / "best.safetensors")
+    calibration = {s.patient for s in run.calibration(None, 500)}
+    parity = {s.patient for s in run.parity(None)}
+    assert calibration
+    assert parity
+    assert all(p.endswith(("_1", "_2", "_3")) for p in calibration)
+    assert all(p.endswith("_0") for p in parity)
+
+
+def test_a_checkpoint_alone_has_only_the_shipped_slices(trained: Path, tmp_path: Path) -> None:
+    run = RunData.beside(tmp_path / "best.safetensors")
+    assert run.parity(None) == []
+    with pytest.raises(UsageError, match="--calibration DATA"):
+        run.calibration(None, 8)
+    assert len(run.calibration(SAMPLE_DATA, 500)) == 48

@@ -1,0 +1,181 @@
+"""seg-train as a user meets it: runs, reports, kills and resumes."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from helpers import square, write
+from segport.contract import KEY
+from segport.errors import ModelError, SegportError
+from segport_train import loop
+from segport_train.checkpoint import load_checkpoint, load_network
+from segport_train.cli import main
+
+TINY = "--size 32 --output-stride 16 --epochs 3 --batch-size 4 --optimizer adamw --loss bce-dice --device cpu --seed 4"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for p in range(4):
+        for n in range(1, 5):
+            write(tmp_path / f"data/p{p}/p{p}_{n}.png", square(32, low=8, high=24, value=50 * n))
+            write(tmp_path / f"data/p{p}/p{p}_{n}_mask.png", square(32, low=8, high=24 if n > 2 else 8)[..., 1])
+    return tmp_path / "data"
+
+
+def train(data: Path, out: Path, *more: str) -> int:
+    return main([str(data), "--out", str(out), *TINY.split(), *more])
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_everything_that_was_promised(data: Path, tmp_path: Path, capsys) -> None:
+    assert train(data, tmp_path / "run") == 0
+    run = tmp_path / "run"
+    names = {p.name for p in run.iterdir()}
+    assert names == {
+        "best.safetensors", "last.safetensors", "metrics.csv", "settings.json", "split.csv", "curves.png",
+        "report.md", "patients.csv",
+    }  # fmt: skip
+    metrics = rows(run / "metrics.csv")
+    assert [r["epoch"] for r in metrics] == ["1", "2", "3"]
+    assert {"train_accuracy", "train_nothing", "val_accuracy", "val_nothing", "val_dice_mean_per_patient"} <= set(
+        metrics[0]
+    )
+    assert float(metrics[0]["val_nothing"]) == pytest.approx(1 - 512 / 4096)
+    assert {r["part"] for r in rows(run / "split.csv")} == {"train", "val", "test"}
+    report = (run / "report.md").read_text()
+    assert "accuracy of predicting nothing" in report
+    assert "| test | 1 | 4 |" in report
+    captured = capsys.readouterr()
+    assert report in captured.out
+    assert "nothing 0.8750" in captured.err
+    assert json.loads((run / "settings.json").read_text())["settings"]["lr"] == 1e-3
+
+
+def test_the_checkpoint_carries_its_contract_and_no_name_of_a_patient(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "run")
+    network, contract = load_network(tmp_path / "run/best.safetensors")
+    assert contract.input.size == 32
+    assert contract.origin.output_stride == 16
+    assert contract.origin.data["train"]["patients"] == 2
+    assert contract.training_range.sizes == ((32, 32),)
+    assert "val/mean-per-patient" in contract.origin.dice
+    text = contract.to_json()
+    assert "p0" not in text
+    assert str(tmp_path) not in text
+    assert not network.training
+
+
+def test_killed_in_an_epoch_and_resumed_the_weights_are_the_same(data: Path, tmp_path: Path) -> None:
+    assert train(data, tmp_path / "whole") == 0
+    command = [sys.executable, "-m", "segport_train", str(data), "--out", str(tmp_path / "killed"), *TINY.split()]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("epoch 1/3"):
+            break
+    time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert load_checkpoint(tmp_path / "killed/last.safetensors").progress["epoch"] < 3
+    with (tmp_path / "killed/metrics.csv").open("a") as file:  # as if killed after the row, before the checkpoint
+        file.write((tmp_path / "whole/metrics.csv").read_text().splitlines()[3] + "\n")
+    assert train(data, tmp_path / "killed", "--resume") == 0
+    hashes = [
+        load_checkpoint(tmp_path / run / "last.safetensors").contract.origin.weights_sha256
+        for run in ("whole", "killed")
+    ]
+    assert hashes[0] == hashes[1] != ""
+    assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "killed/metrics.csv").read_text()
+
+
+def test_a_seed_decides_the_weights(data: Path, tmp_path: Path) -> None:
+    hashes = set()
+    for name, seed in (("a", "4"), ("b", "4"), ("c", "5")):
+        train(data, tmp_path / name, "--epochs", "1", "--seed", seed)
+        hashes.add(load_checkpoint(tmp_path / name / "last.safetensors").contract.origin.weights_sha256)
+    assert len(hashes) == 2
+
+
+def test_a_run_is_never_started_over_and_never_resumed_with_other_settings(data: Path, tmp_path: Path, capsys) -> None:
+    assert train(data, tmp_path / "run", "--resume") == 2
+    assert "run without --resume" in capsys.readouterr().err
+    assert train(data, tmp_path / "run", "--epochs", "1") == 0
+    assert train(data, tmp_path / "run", "--epochs", "1") == 3
+    assert "go on with --resume" in capsys.readouterr().err
+    assert train(data, tmp_path / "run", "--resume", "--lr", "0.5") == 2
+    error = capsys.readouterr().err
+    assert "lr: 0.001 then, 0.5 now" in error
+    assert "epochs: 1 then, 3 now" in error
+    write(data / "p0/p0_1.png", square(32, value=7))
+    assert train(data, tmp_path / "run", "--resume", "--epochs", "1") == 2
+    assert "data:" in capsys.readouterr().err
+
+
+def test_a_run_can_start_from_a_checkpoint(data: Path, tmp_path: Path, capsys) -> None:
+    train(data, tmp_path / "first")
+    init = str(tmp_path / "first/last.safetensors")
+    assert train(data, tmp_path / "second", "--init", init, "--output-stride", "8", "--epochs", "1") == 0
+    assert train(data, tmp_path / "third", "--init", str(tmp_path / "nothing")) == 3
+    assert "is not a readable checkpoint" in capsys.readouterr().err
+
+
+def test_files_left_out_are_listed_and_a_slice_split_warns(data: Path, tmp_path: Path, capsys) -> None:
+    (data / "p0/p0_1_mask.png").unlink()
+    assert train(data, tmp_path / "run", "--problems", "leave-out", "--split", "slice", "--epochs", "1") == 0
+    error = capsys.readouterr().err
+    assert "p0_1.png: has no mask" in error
+    assert "leaks" in error
+    assert "relative" in (tmp_path / "run/split.csv").read_text()
+    assert "Left out: 1 files" in (tmp_path / "run/report.md").read_text()
+
+
+def test_data_that_is_not_uint8_is_trained_through_the_contracts_rule(tmp_path: Path) -> None:
+    for n in range(1, 5):
+        write(tmp_path / f"data/p{n}/p{n}_1.png", square(32, low=8, high=24).astype(np.uint16) * 100)
+        write(tmp_path / f"data/p{n}/p{n}_1_mask.png", square(32, low=8, high=24)[..., 1])
+    assert train(tmp_path / "data", tmp_path / "run", "--epochs", "1", "--batch-size", "2") == 0
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_remedy(data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(loop, "segmentation_loss", lambda logits, masks, kind: logits.sum() * float("nan"))
+    settings = loop.TrainSettings(data, tmp_path / "run", size=32, output_stride=16, batch_size=4)
+    with pytest.raises(SegportError, match="smaller --lr"):
+        next(loop.train(settings, loop.prepare_run(settings)))
+
+
+def test_checkpoints_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="holds no segport contract"):
+        load_checkpoint(tmp_path / "other.safetensors")
+    from segport.contract import Input, ModelContract
+
+    save_file({"model.a": torch.zeros(1)}, tmp_path / "odd.safetensors", {KEY: ModelContract(Input(32)).to_json()})
+    with pytest.raises(ModelError, match="do not fit a DeepLabV3-ResNet50"):
+        load_network(tmp_path / "odd.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "odd.safetensors").read_bytes()[:40])
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
+        load_checkpoint(tmp_path / "cut.safetensors")
+
+
+def test_the_missing_extra_is_named() -> None:
+    blocked = "import sys; sys.modules['torch'] = None"
+    code = f"{blocked}; from segport_train.cli import main; sys.exit(main(['x', '--out', 'y']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'segport[train]'" in done.stderr
