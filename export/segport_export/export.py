@@ -87,10 +87,13 @@ def embed_contract(source: Path, target: Path, contract: ModelContract) -> None:
 
 
 def parity_slices(run: RunData, folder: Path | None, contract: ModelContract) -> list[ParitySlice]:
-    """Return the shipped synthetic slices, and the slices of `folder` or of the run that were not trained on."""
-    shipped = zip(NAMES, golden_slices(), golden_masks(), strict=True)
-    slices = [ParitySlice(name, to_display(pixels), mask) for name, pixels, mask in shipped]
+    """Return the shipped synthetic slices, and the slices of `folder` or of the run that were not trained on.
+
+    The synthetic masks count as truth only where there are no other slices: a Dice pooled over both says nothing.
+    """
     found = run.parity(folder)
+    shipped = zip(NAMES, golden_slices(), golden_masks(), strict=True)
+    slices = [ParitySlice(name, to_display(pixels), None if found else mask) for name, pixels, mask in shipped]
     for item, display in zip(found, read_displays(found, contract), strict=True):
         truth = binarise(read_slice(item.mask)) if item.mask else None
         fits = truth is not None and truth.shape == display.shape[:2]

@@ -8,7 +8,7 @@ from typing import Any, cast
 import onnx
 import torch
 from torch import nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import avg_pool2d, interpolate
 
 from segport.errors import GateError
 from segport_train.model import SegmentationNetwork
@@ -28,19 +28,19 @@ class ExportForm(nn.Module):
         head = cast(Any, network.net.classifier)
         self.network = network
         self.branches = nn.ModuleList(list(head[0].convs)[:-1])
-        self.pooled = nn.Sequential(*head[0].convs[-1])  # without its resize to the size that it is given
+        self.pooled = nn.Sequential(*list(head[0].convs[-1])[1:])  # its convolution; pooling and resize are below
         self.project, self.classify = head[0].project, nn.Sequential(*list(head)[1:])
-        self.cells, self.stride = float(size // output_stride), float(output_stride)
+        self.cells, self.stride = size // output_stride, output_stride
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         x = pixels.permute(0, 3, 1, 2).to(torch.float32) * self.network.factor
         if self.network.centred:
             x = x + self.network.offset
         x = cast(Any, self.network.net.backbone)(x)["out"]
-        pooled = interpolate(self.pooled(x), scale_factor=self.cells, mode="bilinear", align_corners=False)
+        pooled = interpolate(self.pooled(avg_pool2d(x, self.cells)), scale_factor=float(self.cells), mode="bilinear")
         x = self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
         x = self.classify(x)
-        return interpolate(x, scale_factor=self.stride, mode="bilinear", align_corners=False)
+        return interpolate(x, scale_factor=float(self.stride), mode="bilinear", align_corners=False)
 
 
 def trace(network: SegmentationNetwork, size: int, output_stride: int, opset: int, path: Path) -> str:

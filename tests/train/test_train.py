@@ -18,6 +18,8 @@ from segport.errors import ModelError, SegportError
 from segport_train import loop
 from segport_train.checkpoint import load_checkpoint, load_network
 from segport_train.cli import main
+from segport_train.settings import TrainSettings
+from segport_train.start import prepare_run
 
 TINY = "--size 32 --output-stride 16 --epochs 3 --batch-size 4 --optimizer adamw --loss bce-dice --device cpu --seed 4"
 
@@ -152,9 +154,9 @@ def test_data_that_is_not_uint8_is_trained_through_the_contracts_rule(tmp_path: 
 
 def test_a_loss_that_is_not_finite_stops_with_the_remedy(data: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(loop, "segmentation_loss", lambda logits, masks, kind: logits.sum() * float("nan"))
-    settings = loop.TrainSettings(data, tmp_path / "run", size=32, output_stride=16, batch_size=4)
+    settings = TrainSettings(data, tmp_path / "run", size=32, output_stride=16, batch_size=4)
     with pytest.raises(SegportError, match="smaller --lr"):
-        next(loop.train(settings, loop.prepare_run(settings)))
+        next(loop.train(settings, prepare_run(settings)))
 
 
 def test_checkpoints_that_are_not_ours_are_refused(tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def command(**options: Any) -> int:
     """Train a DeepLabV3-ResNet50 on DATA: patient/slice.tif with patient/slice_mask.tif beside it."""
     settings = TrainSettings(**options | {"output_stride": int(options["output_stride"])})
     try:
-        from segport_train.loop import prepare_run, train
+        from segport_train.loop import train
+        from segport_train.start import prepare_run
     except ModuleNotFoundError as error:
         raise UsageError(MISSING.format(name=error.name)) from error
 

@@ -1,6 +1,5 @@
 """The training loop, from the table of slices to the report, readable from top to bottom."""
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from segport.contract import ModelContract
-from segport.errors import OutputError, SegportError, UsageError
-from segport.outputs import write_csv, write_json
+from segport.errors import SegportError
+from segport.outputs import write_csv
 from segport_train.checkpoint import (
     load_checkpoint,
     load_network,
@@ -22,18 +21,18 @@ from segport_train.checkpoint import (
     save_checkpoint,
 )
 from segport_train.dataset import EpochSampler, SliceDataset
-from segport_train.describe import first_contract, record_settings, training_range, versions
-from segport_train.hardware import Hardware, choose_hardware
+from segport_train.hardware import Hardware
 from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
 from segport_train.metrics import Evaluation, evaluate
 from segport_train.model import SegmentationNetwork, weights_sha256
+from segport_train.optimizer import learning_rate, make_optimizer
 from segport_train.plots import draw_curves
 from segport_train.report import write_report
-from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
-from segport_train.table import PARTS, Problem, assign_parts, build_table, fingerprint
+from segport_train.settings import TrainSettings
+from segport_train.start import Prepared
+from segport_train.table import PARTS
 
-WARM_UP = 100  # steps of rising learning rate for adamw: batch statistics settle before large steps
-GRADIENT_NORM = 5.0  # clipped above; a from-scratch start has rare spikes two orders above the median
+GRADIENT_NORM = 5.0  # gradients are clipped above, against rare spikes of a from-scratch start
 
 
 @dataclass(frozen=True)
@@ -60,43 +59,6 @@ class EpochReport:
     best: bool
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a training starts from; `problems` were left out because the settings say so."""
-
-    table: pd.DataFrame
-    problems: list[Problem]
-    contract: ModelContract
-    hardware: Hardware
-
-
-def prepare_run(settings: TrainSettings) -> Prepared:
-    """Read the data, split it, choose the hardware, and write settings.json and split.csv into the run folder.
-
-    Raises `UsageError` (data, split, other settings than the run that is resumed) and `OutputError` (folder in use).
-    """
-    last = settings.out / "last.safetensors"
-    if last.exists() and not settings.resume:
-        raise OutputError(f"{settings.out}: already holds a run; go on with --resume or choose another --out")
-    if settings.resume and not last.exists():
-        raise UsageError(f"--resume: {last} is not there; run without --resume to start")
-    hardware = choose_hardware(settings.device, settings.precision)
-    table, problems = build_table(settings)
-    table["part"] = assign_parts(table, settings)
-    contract = first_contract(settings, training_range(table[table.part == "train"], settings))
-    data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
-    recorded = record_settings(settings, hardware, data)
-    if settings.resume:
-        _refuse_other_settings(settings.out / "settings.json", recorded)
-    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE}
-    origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
-    write_json(settings.out / "settings.json", recorded)
-    unit = ["relative"] if settings.split == "slice" and settings.split_file is None else []
-    split = table[["patient", *unit, "part"]].drop_duplicates()
-    write_csv(settings.out / "split.csv", list(split.columns), split.itertuples(index=False))
-    return Prepared(table, problems, replace(contract, origin=origin), hardware)
-
-
 def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     """Train, yielding a report after each epoch; checkpoints, metrics.csv, curves.png and report.md are written.
 
@@ -114,7 +76,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     if settings.init != "none":
         load_weights(network, load_checkpoint(Path(settings.init)).weights, settings.init)
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
-    optimizer = _make_optimizer(network, settings)
+    optimizer = make_optimizer(network, settings)
     scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scales_gradients)
     sampler = EpochSampler(data["train"].table, settings.seed)
     loader = DataLoader(
@@ -206,25 +168,6 @@ def _train_epoch(
     return mean
 
 
-def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
-    """Return the rate of a step: constant for adam; for adamw a linear warm-up, then cosine to zero.
-
-    The warm-up takes 100 steps, or a tenth of a shorter training.
-    """
-    if settings.optimizer == "adam":
-        return settings.start_lr
-    warm_up = min(WARM_UP, max(1, total // 10))
-    if step < warm_up:
-        return settings.start_lr * (step + 1) / warm_up
-    return settings.start_lr * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
-
-
-def _make_optimizer(network: SegmentationNetwork, settings: TrainSettings) -> torch.optim.Optimizer:
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), settings.start_lr)
-    return torch.optim.AdamW(network.parameters(), settings.start_lr, weight_decay=settings.weight_decay)
-
-
 def _report(epoch: int, lr: float, step_loss: float, results: dict[str, Evaluation], *, best: bool) -> EpochReport:
     figures: dict[str, float] = {}
     for part in ("train", "val"):
@@ -254,21 +197,3 @@ def _read_metrics(path: Path, done: int) -> list[EpochReport]:
     table = pd.read_csv(path)
     kept = table[table.epoch <= done].to_dict("records")
     return [EpochReport(**cast(dict[str, Any], row)) for row in kept]
-
-
-def _refuse_other_settings(path: Path, recorded: dict[str, Any]) -> None:
-    try:
-        before = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--resume: {path} cannot be read ({error}); start again with another --out") from error
-    now = json.loads(json.dumps(recorded))
-    pairs = [("data", before.get("data"), now["data"]), ("precision", before.get("precision"), now["precision"])]
-    old, new = before.get("settings", {}), now["settings"]
-    pairs += [(name, old.get(name), new[name]) for name in new if name not in FREE_ON_RESUME]
-    changed = [f"{name}: {was} then, {is_now} now" for name, was, is_now in pairs if was != is_now]
-    if changed:
-        raise UsageError(
-            "--resume: these decide numbers and have changed since the run began: "
-            + "; ".join(changed)
-            + "; remedy: the earlier values, or another --out"
-        )

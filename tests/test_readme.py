@@ -1,0 +1,84 @@
+"""Run every command of the README, or find the written reason why not."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers import ROOT, SAMPLE_DATA
+
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(sh|python)\n(.*?)```", TEXT, re.DOTALL)
+# A training at full size takes minutes an epoch; the shared one then stands in for what it would have left.
+SMALL = [
+    "--size",
+    "32",
+    "--output-stride",
+    "16",
+    "--batch-size",
+    "4",
+    "--val",
+    "0.25",
+    "--test",
+    "0.25",
+    "--device",
+    "cpu",
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    for name in ("sample_data", "LGG", "OTHER"):
+        (tmp_path / name).symlink_to(SAMPLE_DATA)
+    return tmp_path
+
+
+def run(place: Path, line: str, *more: str) -> None:
+    name, *arguments = shlex.split(line, comments=True)
+    command = [str(Path(sys.executable).parent / name), *arguments, *more]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_block_is_run_or_says_why_not() -> None:
+    assert len(BLOCKS) >= 5
+    for mark, _, body in BLOCKS:
+        assert re.fullmatch(r"run|not run: .{10,}", mark), body
+
+
+def test_commands_work_as_written(place: Path, trained: Path) -> None:
+    ran = 0
+    for mark, language, body in BLOCKS:
+        if mark != "run" or language != "sh":
+            continue
+        for line in filter(None, body.splitlines()):
+            training = line.startswith("seg-train")
+            run(place, line, *(SMALL if training else []))
+            if training:
+                assert (place / "RUN/best.safetensors").exists()
+                shutil.rmtree(place / "RUN")
+                (place / "RUN").symlink_to(trained)
+            ran += 1
+    assert ran >= 8
+    assert len(list((place / "masks").rglob("*_mask.png"))) == 48
+    assert len(list((place / "OTHER-masks").rglob("*_mask.png"))) == 48
+
+
+def test_python_works_as_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (code,) = [body for mark, language, body in BLOCKS if mark == "run" and language == "python"]
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)  # the README is ours
+    assert names["mask"].any()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["seg-train", "seg-export", "seg-infer"])
+def test_tables_list_every_option(name: str) -> None:
+    command = [str(Path(sys.executable).parent / name), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    for option in re.findall(r"^  (--[a-z-]+)", done.stdout, re.MULTILINE):
+        assert f"`{option}" in TEXT or f"{option} " in TEXT or f"{option}/" in TEXT, f"{name} {option}"

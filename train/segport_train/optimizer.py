@@ -1,0 +1,30 @@
+"""The optimizer and its learning rate, a function of the step alone: nothing to save for a resume."""
+
+import math
+
+import torch
+from torch import nn
+
+from segport_train.settings import TrainSettings
+
+WARM_UP = 100  # steps of rising learning rate for adamw: batch statistics settle before large steps
+
+
+def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    """Return Adam, or AdamW with weight decay, over all parameters of the network."""
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), settings.start_lr)
+    return torch.optim.AdamW(network.parameters(), settings.start_lr, weight_decay=settings.weight_decay)
+
+
+def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
+    """Return the rate of a step: constant for adam; for adamw a linear warm-up, then cosine to zero.
+
+    The warm-up takes 100 steps, or a tenth of a shorter training.
+    """
+    if settings.optimizer == "adam":
+        return settings.start_lr
+    warm_up = min(WARM_UP, max(1, total // 10))
+    if step < warm_up:
+        return settings.start_lr * (step + 1) / warm_up
+    return settings.start_lr * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))

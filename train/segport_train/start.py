@@ -1,0 +1,71 @@
+"""What a training starts from: data read and split, hardware chosen, the run folder described or checked."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segport.contract import ModelContract
+from segport.errors import OutputError, UsageError
+from segport.outputs import write_csv, write_json
+from segport_train.describe import first_contract, record_settings, training_range, versions
+from segport_train.hardware import Hardware, choose_hardware
+from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
+from segport_train.table import PARTS, Problem, assign_parts, build_table, fingerprint
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a training starts from; `problems` were left out because the settings say so."""
+
+    table: pd.DataFrame
+    problems: list[Problem]
+    contract: ModelContract
+    hardware: Hardware
+
+
+def prepare_run(settings: TrainSettings) -> Prepared:
+    """Read the data, split it, choose the hardware, and write settings.json and split.csv into the run folder.
+
+    Raises `UsageError` (data, split, other settings than the run that is resumed) and `OutputError` (folder in use).
+    """
+    last = settings.out / "last.safetensors"
+    if last.exists() and not settings.resume:
+        raise OutputError(f"{settings.out}: already holds a run; go on with --resume or choose another --out")
+    if settings.resume and not last.exists():
+        raise UsageError(f"--resume: {last} is not there; run without --resume to start")
+    hardware = choose_hardware(settings.device, settings.precision)
+    table, problems = build_table(settings)
+    table["part"] = assign_parts(table, settings)
+    contract = first_contract(settings, training_range(table[table.part == "train"], settings))
+    data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
+    recorded = record_settings(settings, hardware, data)
+    if settings.resume:
+        _refuse_other_settings(settings.out / "settings.json", recorded)
+    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE}
+    origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
+    write_json(settings.out / "settings.json", recorded)
+    unit = ["relative"] if settings.split == "slice" and settings.split_file is None else []
+    split = table[["patient", *unit, "part"]].drop_duplicates()
+    write_csv(settings.out / "split.csv", list(split.columns), split.itertuples(index=False))
+    return Prepared(table, problems, replace(contract, origin=origin), hardware)
+
+
+def _refuse_other_settings(path: Path, recorded: dict[str, Any]) -> None:
+    try:
+        before = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--resume: {path} cannot be read ({error}); start again with another --out") from error
+    now = json.loads(json.dumps(recorded))
+    pairs = [("data", before.get("data"), now["data"]), ("precision", before.get("precision"), now["precision"])]
+    old, new = before.get("settings", {}), now["settings"]
+    pairs += [(name, old.get(name), new[name]) for name in new if name not in FREE_ON_RESUME]
+    changed = [f"{name}: {was} then, {is_now} now" for name, was, is_now in pairs if was != is_now]
+    if changed:
+        raise UsageError(
+            "--resume: these decide numbers and have changed since the run began: "
+            + "; ".join(changed)
+            + "; remedy: the earlier values, or another --out"
+        )
