@@ -1,7 +1,6 @@
 """The command seg-export."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--precision", type=click.Choice(PRECISIONS), default=ExportSettings.precision)
 @click.option("--calibration", type=PATH, show_default="the run's training part", help="Slices for the int8 ranges.")
 @click.option("--calibration-slices", default=ExportSettings.calibration_slices, help="How many of them.")
-@click.option("--parity", type=PATH, show_default="the run's validation part", help="Slices to compare masks on.")
+@click.option("--parity", type=PATH, show_default="the run's other patients", help="Slices to compare masks on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.version_option(__version__, prog_name="seg-export")
 def command(*, as_json: bool, **options: Any) -> int:
@@ -61,5 +60,4 @@ def command(*, as_json: bool, **options: Any) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 1 the gate failed, 2 usage, 3 cannot go on, 130 interrupted."""
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what it would print comes back as a reason a slice
     return run_command(command, arguments, name="seg-export", interrupted="interrupted; no file was written")

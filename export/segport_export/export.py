@@ -7,16 +7,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import onnx
 
 from segport import __version__
 from segport.contract import KEY, Export, ModelContract
-from segport.errors import GateError, OutputError
-from segport.golden import NAMES, golden_masks, golden_slices, make_golden, self_test
+from segport.errors import GateError, OutputError, SliceError
+from segport.golden import NAMES, golden_logits, golden_masks, golden_slices, make_golden, self_test
 from segport.outputs import atomic_path, write_json
-from segport.preprocess import binarise, to_display
+from segport.preprocess import to_display
 from segport.segmenter import Segmenter
-from segport.sources import read_slice
+from segport.sources import read_truth
 from segport_export.parity import TOLERANCES, ParityReport, ParitySlice, check_parity
 from segport_export.quantize import quantize
 from segport_export.rundata import RunData, prepare_all, read_displays
@@ -36,10 +37,11 @@ class ExportResult:
 
 
 def export_model(settings: ExportSettings) -> ExportResult:
-    """Write `settings.out`, once it has passed the gate; MODEL.parity.json is written either way.
+    """Write `settings.out` and MODEL.parity.json, once the candidate has passed the gate.
 
-    Raises `GateError` when masks differ or prove nothing: then no file appears and an earlier one is untouched.
-    Raises `ModelError` for a checkpoint that is refused, `UsageError` without calibration slices for int8.
+    Raises `GateError` when masks differ or prove nothing: then only MODEL.rejected.json is written, with the
+    figures, and earlier files are untouched. Raises `ModelError` for a checkpoint that is refused, `UsageError`
+    without slices to calibrate on or to compare, `SliceError` for one that cannot be read.
     """
     network, contract = load_network(settings.checkpoint)
     run = RunData.beside(settings.checkpoint)
@@ -56,22 +58,29 @@ def export_model(settings: ExportSettings) -> ExportResult:
             slices = run.calibration(settings.calibration, settings.calibration_slices)
             prepared = prepare_all(read_displays(slices, contract), contract)
             quantized = Path(folder, "int8.onnx")
-            calibration = quantize(graph, quantized, prepared, contract.input.scale)
+            calibration = quantize(graph, quantized, prepared, contract)
             graph = quantized
         described = Export(settings.opset, exporter, settings.precision, (), _versions(), calibration)
         contract = replace(contract, export=described)
         embed_contract(graph, candidate, contract)
         check_form(onnx.load(candidate, load_external_data=False), settings.opset)
         report = check_parity(network, candidate, parity_slices(run, settings.parity, contract), settings.precision)
-        write_json(settings.out.with_suffix(".parity.json"), report.as_json())
+        rejected = settings.out.with_suffix(".rejected.json")
         if report.failures:
+            write_json(rejected, report.as_json())
             raise GateError(_explain(report, settings))
-        golden = make_golden(Segmenter(candidate, device="cpu"), TOLERANCES[settings.precision].logit)
-        proven = replace(contract, export=replace(described, parity=report.as_json()), golden=golden)
+        passed = Segmenter(candidate, device="cpu")
+        limits = TOLERANCES[settings.precision]
+        golden = make_golden(passed, limits.logit, limits.flips)
+        proven = replace(contract, export=replace(described, parity=report.for_contract()), golden=golden)
         with atomic_path(settings.out) as final:
             embed_contract(candidate, final, proven)
-            if not self_test(Segmenter(final, device="cpu")).passed:
+            finished = Segmenter(final, device="cpu")
+            same = np.array_equal(golden_logits(finished), golden_logits(passed))
+            if not (same and self_test(finished).passed):
                 raise GateError("the finished file gives other logits than the one that passed; nothing was written")
+        write_json(settings.out.with_suffix(".parity.json"), report.as_json())
+        rejected.unlink(missing_ok=True)
     return ExportResult(settings.out, settings.out.stat().st_size, exporter, report)
 
 
@@ -95,9 +104,11 @@ def parity_slices(run: RunData, folder: Path | None, contract: ModelContract) ->
     shipped = zip(NAMES, golden_slices(), golden_masks(), strict=True)
     slices = [ParitySlice(name, to_display(pixels), None if found else mask) for name, pixels, mask in shipped]
     for item, display in zip(found, read_displays(found, contract), strict=True):
-        truth = binarise(read_slice(item.mask)) if item.mask else None
-        fits = truth is not None and truth.shape == display.shape[:2]
-        slices.append(ParitySlice(item.relative.as_posix(), display, truth if fits else None))
+        try:
+            truth = read_truth(item, display.shape) if item.mask else None
+        except SliceError as error:
+            raise SliceError(f"{item.path}: {error}") from error
+        slices.append(ParitySlice(item.relative.as_posix(), display, truth))
     return slices
 
 
@@ -107,7 +118,7 @@ def _explain(report: ParityReport, settings: ExportSettings) -> str:
     return (
         f"the {report.precision} model does not give the same masks as the checkpoint:\n{problems}\n"
         f"  worst slice: {report.worst_slice} (Dice {report.worst_slice_dice:.4f})\n"
-        f"figures: {settings.out.with_suffix('.parity.json')}{kept}"
+        f"figures: {settings.out.with_suffix('.rejected.json')}{kept}"
     )
 
 

@@ -9,38 +9,49 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from segport.contract import ModelContract
-from segport.errors import UsageError
-from segport.preprocess import Pixels, prepare, to_display
-from segport.sources import Slice, list_slices, read_slice
+from segport.errors import SliceError, UsageError
+from segport.preprocess import prepare, split_channels, to_display
+from segport.sources import Slice, list_slices, read_slice, read_truth
 from segport.windows import PatientWindows
 
 
 @dataclass(frozen=True)
 class RunData:
-    """What lies beside a checkpoint: the folder it was trained on (None when it is not here) and the split."""
+    """What lies beside a checkpoint: the folder it was trained on (None when it is not here) and the split.
 
+    `parts`: patient (or relative path, where slices were split) to part. `leave_out`: unusable files are passed over.
+    """
+
+    run: Path
     data: Path | None
     masks: Path | None
     patient_pattern: str | None
     parts: dict[str, str]
+    leave_out: bool
 
     @classmethod
     def beside(cls, checkpoint: Path) -> "RunData":
-        """Read settings.json and split.csv from the checkpoint's folder, where they are there."""
-        settings, split = checkpoint.parent / "settings.json", checkpoint.parent / "split.csv"
+        """Read settings.json and split.csv from the checkpoint's folder, where they are there.
+
+        Raises `UsageError` when they are not as seg-train wrote them.
+        """
+        run = checkpoint.parent
+        settings, split = run / "settings.json", run / "split.csv"
         if not (settings.exists() and split.exists()):
-            return cls(None, None, None, {})
-        recorded = json.loads(settings.read_bytes())["settings"]
-        table = pd.read_csv(split, dtype=str)
-        key = table["relative"] if "relative" in table else table["patient"]
-        data = Path(recorded["data"])
-        masks = Path(recorded["masks"]) if recorded["masks"] else None
-        return cls(
-            data if data.is_dir() else None,
-            masks,
-            recorded["patient_pattern"],
-            dict(zip(key, table["part"], strict=True)),
-        )
+            return cls(run, None, None, None, {}, leave_out=False)
+        try:
+            recorded = json.loads(settings.read_bytes())["settings"]
+            table = pd.read_csv(split, dtype=str, keep_default_na=False)
+            key = table["relative"] if "relative" in table else table["patient"]
+            data, masks = Path(recorded["data"]), Path(recorded["masks"]) if recorded["masks"] else None
+            parts = dict(zip(key, table["part"], strict=True))
+            leave_out = recorded["problems"] == "leave-out"
+            return cls(run, data if data.is_dir() else None, masks, recorded["patient_pattern"], parts, leave_out)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{run}: settings.json or split.csv is not as seg-train wrote it ({error!r});"
+                " remedy: copy the checkpoint into a folder of its own"
+            ) from error
 
     def calibration(self, folder: Path | None, count: int) -> list[Slice]:
         """Return at most `count` slices, evenly spaced, of `folder` (default: the run's data), training part only.
@@ -54,29 +65,51 @@ class RunData:
         return [slices[i] for i in chosen]
 
     def parity(self, folder: Path | None) -> list[Slice]:
-        """Return the slices of `folder` (default: the run's data) that were not trained on; may be empty."""
+        """Return the slices of `folder` (default: the run's data, then maybe none) that were not trained on.
+
+        Raises `UsageError` when a folder was given and holds none.
+        """
         slices = [s for s in self._list(folder) if self._part(s) != "train"]
-        return slices if folder is not None or self.parts else []
+        if folder is not None and not slices:
+            raise UsageError(f"--parity {folder}: holds no slice that was not trained on")
+        return slices
 
     def _list(self, folder: Path | None) -> list[Slice]:
         root = folder or self.data
         if root is None:
             return []
         masks = self.masks if folder is None else None
-        return list_slices(root, masks=masks, patient_pattern=self.patient_pattern).slices
+        listing = list_slices(root, masks=masks, patient_pattern=self.patient_pattern, exclude=self.run)
+        if folder is not None or not self.leave_out:
+            return listing.slices
+        return [s for s in listing.slices if self._part(s) is not None and _is_usable(s)]
 
     def _part(self, item: Slice) -> str | None:
         return self.parts.get(item.patient, self.parts.get(item.relative.as_posix()))
 
 
 def read_displays(slices: list[Slice], contract: ModelContract) -> list[NDArray[np.uint8]]:
-    """Return slices as uint8 RGB at their own size; other dtypes through the contract's rule. Raises `SliceError`."""
+    """Return slices as uint8 RGB at their own size; other dtypes through the contract's rule.
+
+    Raises `SliceError` with the path of a slice that cannot be used.
+    """
     windows = PatientWindows(slices, contract)
     displays = []
     for item in slices:
-        pixels: Pixels = read_slice(item.path)
-        displays.append(to_display(pixels, windows.window_of(item, pixels)))
+        try:
+            pixels = read_slice(item.path)
+            displays.append(to_display(pixels, windows.window_of(item, pixels)))
+        except SliceError as error:
+            raise SliceError(f"{item.path}: {error}") from error
     return displays
+
+
+def _is_usable(item: Slice) -> bool:
+    try:
+        read_truth(item, split_channels(read_slice(item.path)).shape)
+    except SliceError:
+        return False
+    return True
 
 
 def prepare_all(displays: list[NDArray[np.uint8]], contract: ModelContract) -> list[NDArray[np.uint8]]:

@@ -86,7 +86,8 @@ def trace(network: SegmentationNetwork, size: int, output_stride: int, opset: in
 def check_form(model: onnx.ModelProto, opset: int) -> None:
     """Raise `GateError` unless the model has exactly this opset, no other domain in use and no external weights."""
     found = {o.domain or "ai.onnx": o.version for o in model.opset_import}
-    if found.get("ai.onnx") != opset:
+    domains = {node.domain or "ai.onnx" for node in model.graph.node}
+    if found.get("ai.onnx") != opset or domains != {"ai.onnx"}:
         raise GateError(f"--opset {opset}: the exporter gave {found}; this combination cannot be exported here")
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
         raise GateError("the exporter put weights into a second file; expected a single one")

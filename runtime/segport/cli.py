@@ -1,11 +1,10 @@
 """The command seg-infer."""
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +12,12 @@ from segport import __version__
 from segport.command import run_command
 from segport.errors import UsageError
 from segport.settings import DEVICES, RunSettings
+
+if TYPE_CHECKING:
+    from segport.plan import Plan
+    from segport.run import RunResult
+    from segport.scoring import Scores
+    from segport.segmenter import Segmenter
 
 PATH = click.Path(path_type=Path)
 
@@ -63,7 +68,6 @@ def command(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 1 a slice failed, 2 usage, 3 cannot go on, 130 interrupted."""
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what it would print comes back as a reason a slice
     return run_command(
         command, arguments, name="seg-infer", interrupted="interrupted; the masks that were written are whole"
     )
@@ -74,37 +78,53 @@ def _infer(
 ) -> int:
     from tqdm import tqdm
 
-    from segport.plan import MASK, plan_run
+    from segport.plan import RUN, plan_run
     from segport.run import run
 
     plan = plan_run(inputs, out, settings)
     if dry_run:
-        for job in plan.jobs:
-            click.echo(f"{job.slice.path} -> {job.target(plan.out, MASK)}")
-        click.echo(f"{len(plan.jobs)} slices, {plan.ignored} other files ignored; nothing was written")
-        return 0
+        return _show_plan(plan, as_json)
     segmenter = _open(settings)
     print(f"{segmenter.model.name} on {segmenter.session.provider}", file=sys.stderr)
     with tqdm(total=len(plan.jobs), unit="slice", disable=True if quiet else None) as bar:
         result = run(plan, settings, segmenter, lambda _: bar.update())
+    _report_problems(result)
     if as_json:
-        click.echo((plan.out / "run.json").read_text(encoding="utf-8"), nl=False)
+        click.echo((plan.out / RUN).read_text(encoding="utf-8"), nl=False)
+        return result.exit_code
+    click.echo(f"{result.written} masks in {result.out} ({len(result.failed)} failed, {result.ignored} ignored)")
+    if settings.overlay:
+        click.echo(f"overlays beside them: *_overlay.png (red: mask{', green: truth' if settings.score else ''})")
+    if settings.score:
+        click.echo(_describe_scores(result.scores))
+    return result.exit_code
+
+
+def _show_plan(plan: "Plan", as_json: bool) -> int:
+    from segport.plan import MASK
+
+    pairs = [(str(job.slice.path), str(job.target(plan.out, MASK))) for job in plan.jobs]
+    if as_json:
+        click.echo(json.dumps([{"slice": source, "mask": target} for source, target in pairs]))
+        return 0
+    for source, target in pairs:
+        click.echo(f"{click.format_filename(source)} -> {click.format_filename(target)}")
+    click.echo(f"{len(plan.jobs)} slices, {plan.ignored} other files ignored; nothing was written")
+    return 0
+
+
+def _report_problems(result: "RunResult") -> None:
     for r in result.failed:
         print(f"failed: {r.job.slice.path}: {r.message}", file=sys.stderr)
+    for folder in result.unreadable:
+        print(f"failed: {folder}: the folder cannot be listed; are its permissions right?", file=sys.stderr)
     for r in result.unscored:
         print(f"{r.job.slice.path}: {r.message}", file=sys.stderr)
     if result.note:
         print(result.note, file=sys.stderr)
-    if not as_json:
-        click.echo(f"{result.written} masks in {result.out} ({len(result.failed)} failed, {result.ignored} ignored)")
-        if settings.overlay:
-            click.echo(f"overlays beside them: *_overlay.png (red: mask{', green: truth' if settings.score else ''})")
-        if settings.score:
-            click.echo(_describe_scores(result.scores))
-    return result.exit_code
 
 
-def _describe_scores(scores: Any) -> str:
+def _describe_scores(scores: "Scores | None") -> str:
     if scores is None:
         return "no slice has a true mask to score against"
     return (
@@ -115,7 +135,7 @@ def _describe_scores(scores: Any) -> str:
     )
 
 
-def _open(settings: RunSettings) -> Any:
+def _open(settings: RunSettings) -> "Segmenter":
     from segport.segmenter import Segmenter
 
     return Segmenter(
@@ -152,8 +172,8 @@ def _self_test(settings: RunSettings, as_json: bool) -> int:
     else:
         click.echo(
             f"{'passed' if test.passed else 'FAILED'} on {segmenter.session.provider},"
-            f" {segmenter.session.threads} threads: {test.flips} of {test.pixels} mask pixels flip,"
-            f" the farthest {test.worst_flip:.3f} from the threshold (tolerance {test.tolerance:g});"
-            f" largest difference of a logit {test.max_difference:.3f}"
+            f" {segmenter.session.threads} threads: {test.flips} of {test.pixels} mask pixels flip"
+            f" (at most {test.flip_share:.3%} may), the farthest {test.worst_flip:.3f} from the threshold"
+            f" (at most {test.tolerance:g}); largest difference of a logit {test.max_difference:.3f}"
         )
     return 0 if test.passed else 1

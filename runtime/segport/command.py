@@ -1,5 +1,6 @@
 """How all three commands end: errors become one line on stderr and an exit code."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,8 +13,9 @@ def run_command(command: click.Command, arguments: Sequence[str] | None, *, name
     """Run a click command and return its exit code.
 
     The command's own return value where it ends well; 2 for wrong usage; `exit_code` of a `SegportError`; 130 when
-    interrupted, after printing `interrupted`.
+    interrupted, after printing `interrupted`; 3 when the operating system says no.
     """
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what it would print comes back as the reason of a slice
     try:
         return int(command.main(arguments, prog_name=name, standalone_mode=False) or 0)
     except click.exceptions.Abort:
@@ -25,3 +27,6 @@ def run_command(command: click.Command, arguments: Sequence[str] | None, *, name
     except SegportError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except (OSError, MemoryError) as error:
+        print(f"error: {error or 'out of memory'}", file=sys.stderr)
+        return SegportError.exit_code

@@ -94,12 +94,14 @@ class Golden:
     """Logits the exported graph gives for the shipped synthetic slices.
 
     `names`: the slices. `logits`: base64 of zlib-compressed little-endian float16 [slices, size, size].
-    `tolerance`: a pixel may flip on another machine only where its logit is this close to the threshold.
+    On another machine a pixel may flip only where its logit is within `tolerance` of the threshold's, and at most
+    `flip_share` of the pixels may.
     """
 
     names: tuple[str, ...]
     logits: str
     tolerance: float
+    flip_share: float
 
 
 @dataclass(frozen=True)

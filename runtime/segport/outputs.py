@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from segport.errors import OutputError
 
+BROKEN_NAMES = "backslashreplace"  # file names that are not UTF-8 come as lone surrogates
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -24,25 +26,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Creates missing parent folders. Raises `OutputError` when the operating system refuses.
     """
-    temporary = path.with_name(f".{path.name[-80:]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{uuid4().hex}.tmp")  # unique: threads write at the same time, names may be long
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # some writers (safetensors) create files that only their owner may read
         temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -64,7 +59,7 @@ def write_png(path: Path, picture: NDArray[Any]) -> None:
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write an object as indented JSON."""
-    write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode("utf-8", BROKEN_NAMES))
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -73,7 +68,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows([_safe(cell) for cell in row] for row in rows)
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode("utf-8", BROKEN_NAMES))
 
 
 def _safe(cell: object) -> object:

@@ -1,9 +1,9 @@
 """From folders to masks: read -> prepare -> batch -> infer -> restore -> write, as a bounded generator."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,11 @@ from segport.errors import SliceError
 from segport.outputs import write_png
 from segport.overlay import draw_outlines
 from segport.plan import MASK, OVERLAY, PROBABILITY, Job, Plan
-from segport.preprocess import binarise, prepare, restore, sigmoid, stack, to_display, to_mask
+from segport.preprocess import prepare, restore, sigmoid, stack, to_display, to_mask
 from segport.scoring import Counts, count_pixels
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
-from segport.sources import read_slice
+from segport.sources import read_slice, read_truth
 from segport.windows import PatientWindows
 
 WORKERS = 2  # threads that read, prepare, restore and write; OpenCV and file access release the interpreter lock
@@ -53,31 +53,46 @@ class _Loaded:
 def segment_folder(segmenter: Segmenter, plan: Plan, settings: RunSettings) -> Iterator[SliceResult]:
     """Segment the planned slices and yield one result a slice, in order; masks are written before their result.
 
-    A slice that cannot be used is a "failed" result and the others go on; an older mask of it is removed, so that
-    it cannot pass for a new one. At most three batches are in memory. Raises `OutputError` when writing fails and
-    `ModelError` when inference does.
+    A slice that cannot be used is a "failed" result and the others go on; older outputs of it are removed, so that
+    they cannot pass for new ones. At most three batches are in memory. Raises `OutputError` when writing fails and
+    `ModelError` when inference does, after the results of what was written before.
     """
     windows = PatientWindows([j.slice for j in plan.jobs], segmenter.contract, settings.window)
     limit = segmenter.contract.output.threshold if settings.threshold is None else settings.threshold
     chunks = [plan.jobs[i : i + settings.batch_size] for i in range(0, len(plan.jobs), settings.batch_size)]
+    finishing: list[Future[SliceResult]] = []
     with ThreadPoolExecutor(WORKERS) as pool:
 
         def load_chunk(jobs: Sequence[Job]) -> list[Future[_Loaded | SliceResult]]:
             return [pool.submit(_load, job, segmenter, windows, plan, settings) for job in jobs]
 
-        finishing: list[Future[SliceResult]] = []
-        for loading in _one_ahead(map(load_chunk, chunks)):
-            loaded = [f.result() for f in loading]
-            usable = [one for one in loaded if isinstance(one, _Loaded)]
-            logits = iter(segmenter.logits(stack([u.prepared for u in usable])) if usable else ())
-            yield from (f.result() for f in finishing)
-            finishing = [
-                pool.submit(_finish, one, next(logits), limit, plan, settings)
-                if isinstance(one, _Loaded)
-                else _completed(one)
-                for one in loaded
-            ]
-        yield from (f.result() for f in finishing)
+        try:
+            for loading in _one_ahead(map(load_chunk, chunks)):
+                loaded = [f.result() for f in loading]
+                usable = [one for one in loaded if isinstance(one, _Loaded)]
+                logits = iter(segmenter.logits(stack([u.prepared for u in usable])) if usable else ())
+                yield from _in_order(finishing)
+                finishing = [
+                    pool.submit(_finish, one, next(logits), limit, plan, settings)
+                    if isinstance(one, _Loaded)
+                    else _completed(one)
+                    for one in loaded
+                ]
+            yield from _in_order(finishing)
+        except GeneratorExit:
+            raise
+        except BaseException:  # also an interrupt: what was written is reported before the run ends
+            wait(finishing)
+            yield from [f.result() for f in finishing if f.exception() is None]
+            raise
+
+
+def _in_order(finishing: list[Future[SliceResult]]) -> Iterator[SliceResult]:
+    """Yield results first to last, taking each off the list, so that none is yielded twice."""
+    while finishing:
+        result = finishing[0].result()
+        finishing.pop(0)
+        yield result
 
 
 def _load(
@@ -113,25 +128,21 @@ def _finish(
     truth: NDArray[np.uint8] | None = None
     if settings.score and job.slice.mask is not None:
         try:
-            truth = _read_truth(job, mask.shape)
+            truth = read_truth(job.slice, mask.shape)
             result = replace(result, counts=count_pixels(mask, truth))
         except SliceError as error:
-            result = replace(result, message=f"not scored: its mask {job.slice.mask.name} {error}")
+            result = replace(result, message=f"not scored: {error}")
+    pictures: dict[str, NDArray[Any]] = {MASK: mask}
     if loaded.display is not None:
-        write_png(job.target(plan.out, OVERLAY), draw_outlines(loaded.display, mask, truth))
+        pictures[OVERLAY] = draw_outlines(loaded.display, mask, truth)
     if settings.probabilities:
-        write_png(job.target(plan.out, PROBABILITY), np.rint(probability * 65535).astype(np.uint16))
-    write_png(job.target(plan.out, MASK), mask)
+        pictures[PROBABILITY] = np.rint(probability * 65535).astype(np.uint16)
+    for ending in (OVERLAY, PROBABILITY, MASK):
+        if ending in pictures:
+            write_png(job.target(plan.out, ending), pictures[ending])
+        elif settings.overwrite:  # one of an earlier mask would pass for this one's
+            job.target(plan.out, ending).unlink(missing_ok=True)
     return result
-
-
-def _read_truth(job: Job, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    if job.slice.mask is None:
-        raise SliceError("is not there")
-    truth = binarise(read_slice(job.slice.mask))
-    if truth.shape != shape:
-        raise SliceError(f"is {truth.shape}, the slice {shape} (height, width)")
-    return truth
 
 
 def _one_ahead(items: Iterator[T]) -> Iterator[T]:

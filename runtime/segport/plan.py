@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from segport.errors import OutputError, UsageError
@@ -10,6 +10,7 @@ from segport.settings import RunSettings
 from segport.sources import Slice, list_slices
 
 MASK, OVERLAY, PROBABILITY = "_mask.png", "_overlay.png", "_probability.png"
+SUMMARY, RUN = "summary.csv", "run.json"
 
 
 @dataclass(frozen=True)
@@ -26,10 +27,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a run in natural order, its output folder, and how many files are no slices."""
+    """The jobs of a run in natural order, and its output folder.
+
+    `unreadable`: folders that cannot be listed. `ignored`: how many files are neither slices nor masks.
+    """
 
     jobs: list[Job]
     out: Path
+    unreadable: list[Path]
     ignored: int
 
 
@@ -37,47 +42,45 @@ def plan_run(inputs: Sequence[Path], out: Path | None, settings: RunSettings) ->
     """Return what a run over `inputs` (folders or single files) would do; nothing is written.
 
     The tree is mirrored below `out`, by default `<input>-masks` beside the one input; several inputs each go under
-    their own name. Two slices whose masks would share a name (`a.tif`, `a.png`) both keep their ending.
-    Raises `UsageError` (no slice, folders inside one another, several inputs without `out`) and `OutputError`
-    when masks are there already and `settings.overwrite` is off.
+    their own name, which also comes before their patients' names. Two slices whose outputs would share a name
+    (`a.tif`, `a.png`) keep their ending. Raises `UsageError` (no slice, an output that is or holds an input or its
+    masks, several inputs without `out`) and `OutputError` when a file is there that the run would write and
+    `settings.overwrite` is off.
     """
     if len(inputs) > 1 and out is None:
         raise UsageError("several inputs need --out, so that each gets a folder of its own name there")
-    twice = [name for name, n in Counter(_own_name(i) for i in inputs).items() if n > 1]
+    if len(inputs) > 1 and settings.masks is not None:
+        raise UsageError("--masks mirrors one input; run several inputs one after the other")
+    twice = [name for name, n in Counter(_own_name(i).casefold() for i in inputs).items() if n > 1]
     if twice:
         raise UsageError(f"two inputs are named {twice[0]}; rename one, or run them one after the other")
     out = out or _beside(inputs[0])
-    jobs: list[Job] = []
-    ignored = 0
+    plan = Plan([], out, [], 0)
     for root in inputs:
         _refuse_nested(root, out)
         listing = list_slices(root, masks=settings.masks, patient_pattern=settings.patient_pattern, exclude=out)
-        prefix = PurePath(_own_name(root)) if len(inputs) > 1 else PurePath()
-        jobs += _name_outputs(listing.slices, prefix)
-        ignored += listing.ignored
-    if not jobs:
+        slices, prefix = listing.slices, PurePath()
+        if len(inputs) > 1:
+            prefix = PurePath(_own_name(root))
+            slices = [replace(s, patient=f"{prefix}/{s.patient}") for s in slices]
+        jobs = [*plan.jobs, *_name_outputs(slices, prefix)]
+        plan = Plan(jobs, out, plan.unreadable + listing.unreadable, plan.ignored + listing.ignored)
+    if not plan.jobs:
         raise UsageError(f"{', '.join(map(str, inputs))}: found no slice; expected .tif, .png, .jpg or .bmp files")
-    plan = Plan(jobs, out, ignored)
-    there = [j for j in jobs if j.target(out, MASK).exists()]
-    if there and not settings.overwrite:
-        raise OutputError(
-            f"{out}: already holds {len(there)} of the {len(jobs)} masks, such as {there[0].target(out, MASK).name};"
-            " remedy: --overwrite to replace them, or another --out"
-        )
+    _refuse_replacing(plan, settings)
     return plan
 
 
 def _name_outputs(slices: Sequence[Slice], prefix: PurePath) -> list[Job]:
     """Return jobs whose outputs never share a name, also where the file system ignores case."""
     stems = Counter(str(s.relative.with_suffix("")).casefold() for s in slices)
-    return [
-        Job(s, prefix / (s.relative if stems[str(s.relative.with_suffix("")).casefold()] > 1 else _stem(s)))
-        for s in slices
-    ]
-
-
-def _stem(item: Slice) -> PurePath:
-    return item.relative.with_suffix("")
+    shared = {s.relative for s in slices if stems[str(s.relative.with_suffix("")).casefold()] > 1}
+    jobs = [Job(s, prefix / (s.relative if s.relative in shared else s.relative.with_suffix(""))) for s in slices]
+    if len({str(j.stem).casefold() for j in jobs}) < len(jobs):  # such as a.png, a.tif and a.png.tif
+        jobs = [Job(s, prefix / s.relative) for s in slices]
+    if len({str(j.stem).casefold() for j in jobs}) < len(jobs):
+        raise UsageError("two slices differ only in the case of their names; rename one")
+    return jobs
 
 
 def _own_name(path: Path) -> str:
@@ -90,7 +93,24 @@ def _beside(path: Path) -> Path:
 
 
 def _refuse_nested(root: Path, out: Path) -> None:
-    """Masks beside the slices could replace true masks of the same name."""
     folder, target = root.resolve(), out.resolve()
-    if target == folder or (folder.is_dir() and target in folder.parents):
+    if folder.is_file():
+        folder = folder.parent
+    if target == folder or (root.is_dir() and target in folder.parents):
         raise UsageError(f"--out {out} is or contains the input {root}; choose a folder beside it")
+
+
+def _refuse_replacing(plan: Plan, settings: RunSettings) -> None:
+    """Raise unless every target is free, or may be replaced; slices and true masks never are."""
+    sources = {p.resolve() for j in plan.jobs for p in (j.slice.path, j.slice.mask) if p is not None}
+    targets = [plan.out / SUMMARY, plan.out / RUN]
+    targets += [j.target(plan.out, ending) for j in plan.jobs for ending in (MASK, OVERLAY, PROBABILITY)]
+    there = [t for t in targets if t.exists()]
+    own = [t for t in there if t.resolve() in sources]
+    if own:
+        raise UsageError(f"--out {plan.out}: {own[0].name} there is an input of this run; choose another folder")
+    if there and not settings.overwrite:
+        raise OutputError(
+            f"{plan.out}: already holds {len(there)} files that this run would write, such as {there[-1].name};"
+            " remedy: --overwrite to replace them, or another --out"
+        )

@@ -78,7 +78,7 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def to_display(pixels: Pixels, window: Window | None = None) -> NDArray[np.uint8]:
     """Return a slice as uint8 [H, W, 3] at its own size; arguments and errors as for `prepare`."""
-    channels = _split_channels(pixels)
+    channels = split_channels(pixels)
     shown = np.array(channels, np.uint8) if channels.dtype == np.uint8 else _apply_window(channels, window)
     return np.repeat(shown, 3, axis=2) if shown.shape[2] == 1 else shown
 
@@ -92,10 +92,10 @@ def percentile_window(slices: Iterable[Pixels], contract: ModelContract) -> Wind
     """
     samples: list[NDArray[np.float64]] = []
     for pixels in slices:
-        flat = _split_channels(pixels)
+        flat = split_channels(pixels)
         flat = flat.reshape(-1, flat.shape[2])
-        samples.append(flat[:: max(1, len(flat) // 65_536)].astype(np.float64))
-    counts = {s.shape[1] for s in samples}
+        samples.append(flat[:: -(-len(flat) // 65_536)].astype(np.float64))
+    counts = {s.shape[1] for s in samples}  # at least one slice: the one that asks for the window
     if len(counts) != 1:
         raise SliceError(f"the patient's slices have {sorted(counts)} channels; expected the same number in each")
     low, high = np.percentile(np.concatenate(samples), contract.input.percentiles, axis=0)
@@ -105,7 +105,8 @@ def percentile_window(slices: Iterable[Pixels], contract: ModelContract) -> Wind
     return tuple((float(z), float(z + 255 * s)) for z, s in zip(zero, step, strict=True))
 
 
-def _split_channels(pixels: Pixels) -> Pixels:
+def split_channels(pixels: Pixels) -> Pixels:
+    """Return a slice as [H, W, 1] or [H, W, 3]; raises `SliceError` for what `prepare` refuses in any window."""
     shaped = pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
     if shaped.ndim != 3 or 0 in shaped.shape:
         raise SliceError(f"the slice has shape {pixels.shape}; expected [height, width] or [height, width, channels]")

@@ -14,7 +14,7 @@ from segport import __version__
 from segport.modelfile import file_sha256
 from segport.outputs import write_csv, write_json
 from segport.pipeline import SliceResult, segment_folder
-from segport.plan import Plan
+from segport.plan import RUN, SUMMARY, Plan
 from segport.scoring import Counts, Scores, score_patients
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
@@ -24,11 +24,15 @@ COLUMNS = ("path", "patient", "slice", "tumour_pixels", "tumour_share", "mean_pr
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run did; `scores` when truth was there and asked for. `unscored`: masks that could not be compared."""
+    """What a run did; `scores` when truth was there and asked for. `unscored`: masks that could not be compared.
+
+    `unreadable`: folders that could not be listed.
+    """
 
     out: Path
     written: int
     failed: list[SliceResult]
+    unreadable: list[Path]
     unscored: list[SliceResult]
     ignored: int
     provider: str
@@ -38,7 +42,7 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         """0 when every slice was written (and scored, where asked); else 1."""
-        return 1 if self.failed or self.unscored else 0
+        return 1 if self.failed or self.unscored or self.unreadable else 0
 
 
 def run(
@@ -56,8 +60,8 @@ def run(
                 tick(result)
     finally:
         summary = _summarise(results, plan, segmenter, settings)
-        write_csv(plan.out / "summary.csv", _header(settings), [_row(r, settings) for r in results])
-        write_json(plan.out / "run.json", _document(summary, segmenter, settings, time.monotonic() - started, plan))
+        write_csv(plan.out / SUMMARY, _header(settings), [_row(r, settings) for r in results])
+        write_json(plan.out / RUN, _document(summary, segmenter, settings, time.monotonic() - started, plan))
     return summary
 
 
@@ -70,6 +74,7 @@ def _summarise(results: list[SliceResult], plan: Plan, segmenter: Segmenter, set
         out=plan.out,
         written=sum(r.status == "written" for r in results),
         failed=[r for r in results if r.status == "failed"],
+        unreadable=plan.unreadable,
         unscored=[r for r in results if settings.score and r.status == "written" and r.message],
         ignored=plan.ignored,
         provider=segmenter.session.provider,
@@ -114,6 +119,8 @@ def _document(
             "failed": len(summary.failed),
             "ignored": summary.ignored,
         },
+        "failed": [{"path": str(r.job.slice.path), "message": r.message} for r in summary.failed],
+        "unreadable": [str(folder) for folder in summary.unreadable],
         "scores": asdict(summary.scores) if summary.scores else None,
         "seconds": round(seconds, 3),
         "versions": _versions(),

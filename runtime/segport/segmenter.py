@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segport.contract import ModelContract
-from segport.errors import ModelError
+from segport.errors import ModelError, UsageError
 from segport.modelfile import read_contract
 from segport.preprocess import Pixels, Window, prepare, restore, sigmoid, stack, to_mask
 from segport.session import Session, open_session
@@ -55,7 +55,8 @@ class Segmenter:
         """Return one mask a slice, uint8 [H, W] of 0 and 255 at the slice's own size.
 
         `slices`: [H, W], [H, W, 1] or RGB [H, W, 3]; uint8 as stored, other dtypes with `window`.
-        `threshold`: probability from which a pixel is tumour; the contract's by default. Raises `SliceError`.
+        `threshold`: probability from which a pixel is tumour; the contract's by default. Raises
+        `SliceError`, `UsageError` for a bare array, and `ModelError` when inference fails.
         """
         limit = self.contract.output.threshold if threshold is None else threshold
         return [to_mask(logits, limit) for logits in self._restored(slices, window, batch_size)]
@@ -71,6 +72,8 @@ class Segmenter:
         return self.session.run(batch)
 
     def _restored(self, slices: Sequence[Pixels], window: Window | None, batch_size: int) -> list[NDArray[np.float32]]:
+        if isinstance(slices, np.ndarray):
+            raise UsageError("expected a list of slices, got one array; remedy: predict([pixels])")
         results: list[NDArray[np.float32]] = []
         for start in range(0, len(slices), batch_size):
             part = slices[start : start + batch_size]

@@ -8,11 +8,18 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from segport.errors import DeviceError, ModelError
 from segport.settings import Device
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+# ONNX Runtime's own exceptions share no base but Exception; RuntimeError and ValueError come from its bindings.
+_ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(e for e in vars(ort_errors).values() if isinstance(e, type) and issubclass(e, Exception)),
+    RuntimeError,
+    ValueError,
+)
 FATAL = 4  # ONNX Runtime's log severity; its own errors come to us as exceptions
 
 
@@ -26,9 +33,24 @@ class Session:
     note: str = ""
 
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return logits, float32 [N, size, size], for prepared slices, uint8 [N, size, size, 3]."""
-        (logits,) = self.runner.run(["logits"], {"pixels": batch})
-        return np.asarray(logits[:, 0], np.float32)
+        """Return logits, float32 [N, size, size], for prepared slices, uint8 [N, size, size, 3].
+
+        Raises `ModelError` when ONNX Runtime fails (out of memory, say) or a logit is not finite: NaN would pass
+        for "no tumour".
+        """
+        try:
+            (logits,) = self.runner.run(["logits"], {"pixels": batch})
+        except _ORT_ERRORS as error:
+            raise ModelError(
+                f"inference of {len(batch)} slices failed on {self.provider}: {_first_line(error)};"
+                " remedy: a smaller --batch-size, or --device cpu"
+            ) from error
+        found = np.asarray(logits[:, 0], np.float32)
+        if not np.isfinite(found).all():
+            raise ModelError(
+                f"the model gave logits that are not finite on {self.provider}; no mask of them is written"
+            )
+        return found
 
 
 def open_session(path: Path, *, device: Device, threads: int | None = None, allow_fallback: bool = False) -> Session:
@@ -61,7 +83,7 @@ def open_session(path: Path, *, device: Device, threads: int | None = None, allo
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use (affinity and container limits count, not the machine's size)."""
+    """Return how many cores this process may use (its affinity, not the machine's size; CPU quotas are not seen)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -94,10 +116,8 @@ def _load(path: Path, provider: str, threads: int) -> Any:
             ort.preload_dlls()
     try:
         return ort.InferenceSession(str(path), options, providers=choices, enable_fallback=False)
-    except Exception as error:
-        if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError | ValueError):
-            raise ModelError(f"{path}: ONNX Runtime refuses the model on {provider}: {_first_line(error)}") from error
-        raise
+    except _ORT_ERRORS as error:
+        raise ModelError(f"{path}: ONNX Runtime refuses the model on {provider}: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -40,6 +40,8 @@ class RunSettings:
             raise UsageError(f"--threads is {self.threads}, expected 1 or more")
         if self.threshold is not None and not 0 < self.threshold < 1:
             raise UsageError(f"--threshold is {self.threshold:g}, expected a probability between 0 and 1")
+        if self.masks is not None and not self.score:
+            raise UsageError("--masks names true masks to compare with: it needs --score")
         if self.window is not None and not self.window[0] < self.window[1]:
             low, high = self.window
             raise UsageError(f"--window is {low:g} {high:g}, expected LO smaller than HI")

@@ -8,18 +8,20 @@ patient is the name before the last `_<n>`. A file whose stem ends in `_mask`, o
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from segport.errors import SliceError, UsageError
-from segport.preprocess import Pixels
+from segport.preprocess import Pixels, binarise
 
 SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
 MASK_ENDING = "_mask"
+OUTPUT_ENDINGS = ("_overlay", "_probability")  # what seg-infer writes beside masks
 MASK_FOLDERS = frozenset({"masks", "labels"})
 IMAGE_FOLDERS = frozenset({"images", "imgs"})
 NUMBER_AT_END = re.compile(r"^(?P<patient>.*?)[ _-]*(?P<number>\d+)$")
@@ -36,13 +38,18 @@ class Slice:
     mask: Path | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Listing:
-    """What a folder holds: slices in natural order, masks that belong to no slice, and how many files were ignored."""
+    """What a folder holds, in natural order.
 
-    slices: list[Slice] = field(default_factory=list)
-    lone_masks: list[Path] = field(default_factory=list)
-    ignored: int = 0
+    `lone_masks`: masks without a slice, and second masks of a slice. `unreadable`: folders that could not be listed.
+    `ignored`: how many files are neither slices nor masks.
+    """
+
+    slices: list[Slice]
+    lone_masks: list[Path]
+    unreadable: list[Path]
+    ignored: int
 
 
 def list_slices(
@@ -52,8 +59,9 @@ def list_slices(
 
     `masks`: a folder that mirrors `root` and holds the masks, named as the slices, with or without `_mask`.
     `patient_pattern`: a regular expression searched in the relative path (with /); its group `patient` (or its
-    first group) names the patient. `exclude`: a folder not to enter (the output). Hidden files are not looked at.
-    Raises `UsageError` when a folder is not there or the pattern has no group.
+    first group) names the patient. `exclude`: a folder not to enter (the output). Not looked at: hidden files, and
+    files named as overlays and probabilities of an earlier run. Raises `UsageError` when a folder is not there or
+    the pattern has no group.
     """
     if not root.exists():
         raise UsageError(f"{root}: no such file or folder")
@@ -61,18 +69,38 @@ def list_slices(
         raise UsageError(f"--masks {masks}: no such folder")
     pattern = _compile(patient_pattern)
     base = root.parent if root.is_file() else root
-    files = [PurePath(root.name)] if root.is_file() else _walk(root, exclude)
-    pictures = [f for f in files if f.suffix.lower() in SUFFIXES]
+    tree = _Tree([], []) if root.is_file() else _walk(root, [p for p in (exclude, masks) if p is not None])
+    files = [PurePath(root.name)] if root.is_file() else tree.files
+    pictures = [f for f in files if _is_picture(f)]
     inputs = [f for f in pictures if not _is_mask(f)]
     if masks is not None:
-        truth = {_pair_key(f): masks / f for f in _walk(masks, None) if f.suffix.lower() in SUFFIXES}
+        candidates = [(f, masks / f) for f in _walk(masks, []).files if _is_picture(f)]
     else:
-        beside = _walk(base, exclude) if root.is_file() else pictures
-        truth = {_pair_key(f): base / f for f in beside if f.suffix.lower() in SUFFIXES and _is_mask(f)}
+        beside = [PurePath(f.name) for f in sorted(base.iterdir())] if root.is_file() else pictures
+        candidates = [(f, base / f) for f in beside if _is_picture(f) and _is_mask(f)]
+    truth: dict[tuple[str, ...], Path] = {}
+    for relative, path in candidates:
+        truth.setdefault(_pair_key(relative), path)
     slices = [Slice(base / f, f, *_identify(f, base, pattern), truth.get(_pair_key(f))) for f in inputs]
     paired = {s.mask for s in slices}
-    lone = [] if root.is_file() else [m for m in truth.values() if m not in paired]
-    return Listing(slices, lone, ignored=len(files) - len(pictures))
+    lone = [] if root.is_file() else [path for _, path in candidates if path not in paired]
+    return Listing(slices, lone, tree.unreadable, ignored=len(files) - len(pictures))
+
+
+def read_truth(item: Slice, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return the true mask of a slice as uint8 [H, W] of 0 and 1.
+
+    Raises `SliceError` when there is none, when it cannot be read, or when it has not the slice's `shape`.
+    """
+    if item.mask is None:
+        raise SliceError("has no mask")
+    try:
+        truth = binarise(read_slice(item.mask))
+    except SliceError as error:
+        raise SliceError(f"its mask {item.mask.name} {error}") from error
+    if truth.shape != shape[:2]:
+        raise SliceError(f"its mask {item.mask.name} is {truth.shape}, the slice {shape[:2]} (height, width)")
+    return truth
 
 
 def read_slice(path: Path) -> Pixels:
@@ -117,21 +145,36 @@ def group_patients(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
     return groups
 
 
-def _walk(root: Path, exclude: Path | None) -> list[PurePath]:
+@dataclass(frozen=True)
+class _Tree:
+    files: list[PurePath]
+    unreadable: list[Path]
+
+
+def _walk(root: Path, exclude: Sequence[Path]) -> _Tree:
     """Return the files below `root` as relative paths in natural order; hidden files and `exclude` left out.
 
     Links are followed, except to a folder that the link lies in (a circle).
     """
-    barred = exclude.resolve() if exclude else None
+    barred = {folder.resolve() for folder in exclude}
     found: list[PurePath] = []
-    for folder, folders, names in os.walk(root, followlinks=True):
+    unreadable: list[Path] = []
+    for folder, folders, names in os.walk(
+        root, followlinks=True, onerror=lambda error: unreadable.append(Path(error.filename))
+    ):
         here = Path(folder)
         resolved = here.resolve()
         circles = {resolved, *resolved.parents}
         targets = {f: (here / f).resolve() for f in folders if not f.startswith(".")}
-        folders[:] = [f for f, t in targets.items() if t != barred and not ((here / f).is_symlink() and t in circles)]
+        folders[:] = [
+            f for f, t in targets.items() if t not in barred and not ((here / f).is_symlink() and t in circles)
+        ]
         found += [(here / n).relative_to(root) for n in names if not n.startswith(".")]
-    return sorted(found, key=natural_key)
+    return _Tree(sorted(found, key=natural_key), unreadable)
+
+
+def _is_picture(relative: PurePath) -> bool:
+    return relative.suffix.lower() in SUFFIXES and not relative.stem.casefold().endswith(OUTPUT_ENDINGS)
 
 
 def _is_mask(relative: PurePath) -> bool:

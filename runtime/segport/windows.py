@@ -7,7 +7,7 @@ import numpy as np
 
 from segport.contract import ModelContract
 from segport.errors import SliceError
-from segport.preprocess import Pixels, Window, percentile_window
+from segport.preprocess import Pixels, Window, percentile_window, split_channels
 from segport.sources import Slice, group_patients, read_slice
 
 
@@ -27,11 +27,12 @@ class PatientWindows:
         """Return the window for `pixels` read from `item`; None where they are uint8 and taken as stored.
 
         By the percentile rule every slice of the patient that is not uint8 and has as many channels counts;
-        slices that cannot be read are left out (they fail on their own).
+        slices that cannot be read or used are left out (they fail on their own). Raises `SliceError` for `pixels` that
+        no window can make usable.
         """
         if pixels.dtype == np.uint8 or self._given is not None:
             return None if pixels.dtype == np.uint8 else self._given
-        channels = _channels(pixels)
+        channels = split_channels(pixels).shape[2]
         with self._lock:
             if (item.patient, channels) not in self._known:
                 alike = self._read_alike(item.patient, channels)
@@ -41,13 +42,8 @@ class PatientWindows:
     def _read_alike(self, patient: str, channels: int) -> Iterator[Pixels]:
         for item in self._patients[patient]:
             try:
-                pixels = read_slice(item.path)
+                pixels = split_channels(read_slice(item.path))
             except SliceError:
                 continue
-            finite = pixels.dtype.kind != "f" or bool(np.isfinite(pixels).all())
-            if pixels.dtype != np.uint8 and finite and _channels(pixels) == channels:
+            if pixels.dtype != np.uint8 and pixels.shape[2] == channels:
                 yield pixels
-
-
-def _channels(pixels: Pixels) -> int:
-    return 1 if pixels.ndim == 2 else int(pixels.shape[2])

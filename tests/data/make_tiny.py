@@ -43,7 +43,7 @@ def main(target: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder, "tiny.onnx")
         onnx.save(make_model(contract), first)
-        golden = make_golden(Segmenter(first, device="cpu"), tolerance=1e-3)
+        golden = make_golden(Segmenter(first, device="cpu"), tolerance=1e-3, flip_share=1e-5)
     from dataclasses import replace
 
     onnx.save(make_model(replace(contract, golden=golden)), target)

@@ -1,6 +1,7 @@
 """seg-export as a user meets it: opsets, int8, the contract, usage."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def test_the_contract_carries_what_was_proven(exported, trained: Path) -> None:
     assert contract.export.precision == "int8"
     assert contract.export.parity["failures"] == []
     assert contract.export.parity["slices"] == 8 + 48  # the shipped ones and the validation part
+    assert "worst_slice" not in contract.export.parity
     assert contract.origin.data["train"]["slices"] == 99
+    assert not {p for p in ("patient_1", "patient_4", str(trained)) if p in contract.to_json()}
     assert contract.golden is not None
     assert self_test(Segmenter(exported["int8"], device="cpu")).passed
 
@@ -81,8 +84,8 @@ def test_int8_is_static_qdq_per_channel_with_an_exact_input(exported) -> None:
     scales = [tensors[n.input[1]] for n in model.graph.node if n.op_type == "DequantizeLinear"]
     assert max(s.size for s in scales) == 2048
     assert exported["int8"].stat().st_size < 45e6
-    order = [n.op_type for n in model.graph.node]
-    assert order[:3] == ["Transpose", "Cast", "Mul"]
+    (source,) = [n for n in model.graph.node if first.input[0] in n.output]
+    assert source.op_type == "Mul"  # normalisation stays float
 
 
 def test_the_exported_model_finds_the_sample_tumours(exported, tmp_path: Path, capsys) -> None:
@@ -129,8 +132,42 @@ def test_training_patients_calibrate_and_the_others_judge(trained: Path) -> None
     parity = {s.patient for s in run.parity(None)}
     assert calibration
     assert parity
-    assert all(p.endswith(("_1", "_2", "_3")) for p in calibration)
-    assert all(p.endswith("_0") for p in parity)
+    assert all(p.startswith(("patient_1", "patient_2", "patient_3")) for p in calibration)
+    assert all(p.startswith("patient_4") for p in parity)
+
+
+def test_slices_that_were_trained_on_are_no_proof(trained: Path, tmp_path: Path) -> None:
+    run = RunData.beside(trained / "best.safetensors")
+    (tmp_path / "seen").mkdir()
+    (tmp_path / "seen/patient_1_copy_0").symlink_to(SAMPLE_DATA / "patient_1")
+    with pytest.raises(UsageError, match="holds no slice that was not trained on"):
+        run.parity(tmp_path / "seen")
+
+
+def test_a_slice_that_cannot_be_compared_is_named(trained: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/broken_1.png").write_bytes(b"x")
+    arguments = [str(trained / "best.safetensors"), "--out", str(tmp_path / "m.onnx"), "--parity", str(tmp_path / "in")]
+    assert main(arguments) == 1
+    assert "broken_1.png: cannot be decoded" in capsys.readouterr().err
+
+
+def test_a_run_folder_of_somebody_else_is_refused(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("{}")
+    (tmp_path / "split.csv").write_text("patient,part\n")
+    with pytest.raises(UsageError, match="not as seg-train wrote it"):
+        RunData.beside(tmp_path / "best.safetensors")
+
+
+def test_files_that_training_left_out_are_left_out_again(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(SAMPLE_DATA / "patient_1", data / "patient_1")
+    (data / "patient_1/patient_1_3.tif").write_bytes(b"broken")
+    settings = {"data": str(data), "masks": None, "patient_pattern": None, "problems": "leave-out"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/settings.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "run/split.csv").write_text("patient,part\npatient_1,val\n")
+    assert len(RunData.beside(tmp_path / "run/best.safetensors").parity(None)) == 11
 
 
 def test_a_checkpoint_alone_has_only_the_shipped_slices(trained: Path, tmp_path: Path) -> None:

@@ -108,7 +108,10 @@ def test_a_failure_leaves_an_earlier_file_untouched(trained: Path, tmp_path: Pat
     assert "worst slice: " in error
     assert "the earlier file is untouched" in error
     assert target.read_bytes() == b"earlier"
-    assert json.loads((tmp_path / "model.parity.json").read_text())["failures"]
+    assert json.loads((tmp_path / "model.rejected.json").read_text())["failures"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.rejected.json"]
+    monkeypatch.setattr(export, "trace", real)
+    assert main(arguments) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.parity.json"]
 
 
@@ -141,6 +144,25 @@ def test_every_limit_of_a_tolerance_can_fail() -> None:
     assert "Dice against the truth falls by 1.0000" in failures(-good)
     assert "with the batch size" in failures(good, 9.0)
     assert "a mask pixel flips inf" in failures(good * np.nan)
+
+
+def test_logits_that_change_with_the_batch_size_are_seen(exported) -> None:
+    from segport.segmenter import Segmenter
+    from segport_export.parity import BATCH_SIZES, _batch_difference
+
+    segmenter = Segmenter(exported["fp32"], device="cpu")
+    prepared = [np.full((64, 64, 3), value, np.uint8) for value in (10, 90, 200)]
+    found = segmenter.logits(np.stack(prepared))
+    assert _batch_difference(segmenter, prepared, found) < 1e-3
+    asked: list[int] = []
+
+    class Moody:
+        def logits(self, batch: np.ndarray) -> np.ndarray:
+            asked.append(len(batch))
+            return np.full((len(batch), 64, 64), np.nan if len(batch) == 5 else 0, np.float32)
+
+    assert _batch_difference(Moody(), prepared, np.zeros((3, 64, 64), np.float32)) == np.inf  # type: ignore[arg-type]
+    assert tuple(asked) == BATCH_SIZES
 
 
 def test_embedding_changes_nothing_but_the_contract(exported, tmp_path: Path) -> None:

@@ -88,11 +88,14 @@ def test_the_self_test_recognises_altered_goldens(tiny: Segmenter) -> None:
     stored = tiny.contract.golden
     assert stored is not None
     expected = golden._decode(stored, 64, "tiny")
-    worse = golden.compare_logits(-expected, expected, 0.5, stored.tolerance)
+    worse = golden.compare_logits(-expected, expected, 0.5, 1e9, stored.flip_share)
     assert not worse.passed
     assert worse.flips > 0
-    broken = golden.compare_logits(expected, expected * np.nan, 0.5, stored.tolerance)
-    assert not broken.passed
+    for pair in ((expected, expected * np.nan), (expected * np.nan, expected)):
+        assert not golden.compare_logits(*pair, 0.5, stored.tolerance, stored.flip_share).passed
+    nudged = golden.compare_logits(expected, expected + 12, 0.5, stored.tolerance, 1.0)
+    assert nudged.worst_flip > stored.tolerance
+    assert not nudged.passed
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +14,13 @@ from segport_train.table import assign_parts, build_table, fingerprint
 def make_patients(root: Path, patients: int = 8, slices: int = 3) -> Path:
     for p in range(patients):
         for n in range(1, slices + 1):
-            write(root / f"p{p}/p{p}_{n}.png", square(32, low=4, high=20, value=100 + p))
+            write(root / f"p{p}/p{p}_{n}.png", square(32, low=4, high=20, value=100 + 10 * p + n))
             write(root / f"p{p}/p{p}_{n}_mask.png", square(32, low=4, high=20 if n > 1 else 4)[..., 1])
     return root
 
 
-def settings(data: Path, **changes) -> TrainSettings:
-    return TrainSettings(data, data.parent / "run", **changes)
+def settings(data: Path, **changes: Any) -> TrainSettings:
+    return TrainSettings(data, changes.pop("out", data.parent / "run"), **changes)
 
 
 def test_the_table_has_a_row_a_slice(tmp_path: Path) -> None:
@@ -93,6 +94,33 @@ def test_four_patients_still_give_three_parts(tmp_path: Path) -> None:
     }
 
 
+def test_the_same_slice_under_two_names_cannot_leak(tmp_path: Path) -> None:
+    root = make_patients(tmp_path / "in", 3)
+    (tmp_path / "in/copy_of_p0").mkdir()
+    for file in (root / "p0").iterdir():
+        (tmp_path / "in/copy_of_p0" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "s.csv").write_text("patient,part\np0,test\np1,train\np2,val\ncopy_of_p0,train\n")
+    chosen = settings(root, split_file=tmp_path / "s.csv")
+    table, _ = build_table(chosen)
+    with pytest.raises(UsageError, match=r"lie in two parts under different names, such as .*p0_"):
+        assign_parts(table, chosen)
+
+
+def test_a_slice_of_four_channels_is_named(tmp_path: Path) -> None:
+    root = make_patients(tmp_path / "in", 2)
+    write(root / "p0/p0_1.png", np.zeros((32, 32, 4), np.uint8))
+    with pytest.raises(UsageError, match=r"p0_1\.png: the slice has 4 channels"):
+        build_table(settings(root))
+
+
+def test_the_run_folder_may_lie_in_the_data(tmp_path: Path) -> None:
+    root = make_patients(tmp_path / "in", 2)
+    write(root / "run/curves.png", np.zeros((9, 9, 3), np.uint8))
+    table, problems = build_table(settings(root, out=root / "run"))
+    assert len(table) == 6
+    assert problems == []
+
+
 def test_a_slice_split_may_divide_a_patient(tmp_path: Path) -> None:
     chosen = settings(make_patients(tmp_path / "in", 8), split="slice")
     table, _ = build_table(chosen)
@@ -142,6 +170,8 @@ def test_the_fingerprint_depends_on_contents_not_on_names(tmp_path: Path) -> Non
     ("changes", "flag"),
     [
         ({"size": 100}, "--size"),
+        ({"size": 40, "output_stride": 16}, "--size"),
+        ({"seed": -1}, "--seed"),
         ({"output_stride": 4}, "--output-stride"),
         ({"epochs": 0}, "--epochs"),
         ({"batch_size": 1}, "--batch-size"),

@@ -28,7 +28,7 @@ TINY = "--size 32 --output-stride 16 --epochs 3 --batch-size 4 --optimizer adamw
 def data(tmp_path: Path) -> Path:
     for p in range(4):
         for n in range(1, 5):
-            write(tmp_path / f"data/p{p}/p{p}_{n}.png", square(32, low=8, high=24, value=50 * n))
+            write(tmp_path / f"data/p{p}/p{p}_{n}.png", square(32, low=8, high=24, value=50 * n + p))
             write(tmp_path / f"data/p{p}/p{p}_{n}_mask.png", square(32, low=8, high=24 if n > 2 else 8)[..., 1])
     return tmp_path / "data"
 
@@ -122,9 +122,24 @@ def test_a_run_is_never_started_over_and_never_resumed_with_other_settings(data:
     error = capsys.readouterr().err
     assert "lr: 0.001 then, 0.5 now" in error
     assert "epochs: 1 then, 3 now" in error
-    write(data / "p0/p0_1.png", square(32, value=7))
+    recorded = json.loads((tmp_path / "run/settings.json").read_text())
+    (tmp_path / "run/settings.json").write_text(json.dumps(recorded | {"threads": 64}))
+    assert train(data, tmp_path / "run", "--resume", "--epochs", "1") == 0
+    assert "threads was 64 then" in capsys.readouterr().err
+    (data / "p0/p0_1.png").rename(data / "p0/p0_9.png")
+    (data / "p0/p0_1_mask.png").rename(data / "p0/p0_9_mask.png")
+    assert train(data, tmp_path / "run", "--resume", "--epochs", "1") == 2
+    assert "order:" in capsys.readouterr().err
+    write(data / "p0/p0_9.png", square(32, value=7))
     assert train(data, tmp_path / "run", "--resume", "--epochs", "1") == 2
     assert "data:" in capsys.readouterr().err
+
+
+def test_one_slice_is_too_few(tmp_path: Path, capsys) -> None:
+    write(tmp_path / "data/a/a_1.png", square(32, low=8, high=24))
+    write(tmp_path / "data/a/a_1_mask.png", square(32, low=8, high=24)[..., 1])
+    assert train(tmp_path / "data", tmp_path / "run") == 2
+    assert "one slice is too few" in capsys.readouterr().err
 
 
 def test_a_run_can_start_from_a_checkpoint(data: Path, tmp_path: Path, capsys) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from segport.contract import KEY, ModelContract
 from segport.errors import ModelError
-from segport.outputs import atomic_path
+from segport.outputs import write_bytes
 from segport_train.model import SegmentationNetwork
 
 PROGRESS = "segport.progress"
@@ -39,9 +39,8 @@ def save_checkpoint(
     tensors = {f"{MODEL}{name}": _plain(t) for name, t in network.state_dict().items()}
     for index, state in (optimizer.state_dict()["state"] if optimizer else {}).items():
         tensors |= {f"{OPTIMIZER}{index}.{name}": _plain(t) for name, t in state.items()}
-    with atomic_path(path) as temporary:
-        header = {KEY: contract.to_json(), PROGRESS: json.dumps(progress or {})}
-        save_file(tensors, temporary, metadata=header)
+    header = {KEY: contract.to_json(), PROGRESS: json.dumps(progress or {})}
+    write_bytes(path, save(tensors, metadata=header))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -1,6 +1,5 @@
 """The command seg-train."""
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -63,6 +62,8 @@ def command(**options: Any) -> int:
     if settings.split == "slice" and settings.split_file is None:
         _say("warning: neighbouring slices are cuts of the same brain; a slice split leaks and flatters every score")
     prepared = prepare_run(settings)
+    for note in prepared.notes:
+        _say(f"warning: {note}")
     for problem in prepared.problems:
         _say(f"left out: {problem.path}: {problem.reason}")
     counts = prepared.table.groupby("part").agg(patients=("patient", "nunique"), slices=("path", "size"))
@@ -83,7 +84,6 @@ def command(**options: Any) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 2 usage or data, 3 cannot go on, 130 interrupted."""
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what it would print comes back as a reason a slice
     return run_command(command, arguments, name="seg-train", interrupted="interrupted; go on with --resume")
 
 

@@ -10,19 +10,17 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from segport.contract import ModelContract
-from segport.preprocess import Window, binarise, prepare, prepare_mask
-from segport.sources import Slice, read_slice
+from segport.preprocess import prepare, prepare_mask
+from segport.sources import Slice, read_slice, read_truth
 from segport.windows import PatientWindows
 from segport_train.augment import augment
 
-EVALUATION = -1  # the epoch number that means: no augmentation
-
 
 class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Slices of a table, prepared once and held in memory (49 kB a slice at 128 pixels).
+    """Slices of a table, prepared once and held in memory (65 kB a slice at 128 pixels).
 
     `pixels`: uint8 [N, size, size, 3] RGB. `masks`: uint8 [N, size, size] of 0 and 1. An item is asked for as
-    (epoch, row) and yields the pair as tensors, augmented unless the epoch is `EVALUATION`.
+    (epoch, row) and yields the pair as tensors, changed at random if `augmented`.
     """
 
     def __init__(self, table: pd.DataFrame, contract: ModelContract, *, seed: int, augmented: bool) -> None:
@@ -35,9 +33,8 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         windows = PatientWindows(table_slices(self.table), contract)
         for i, item in enumerate(table_slices(self.table)):
             pixels = read_slice(item.path)
-            window: Window | None = windows.window_of(item, pixels)
-            truth = binarise(read_slice(self.table["mask"][i]))
-            self.pixels[i] = prepare(pixels, contract, window)
+            truth = read_truth(item, pixels.shape)
+            self.pixels[i] = prepare(pixels, contract, windows.window_of(item, pixels))
             self.masks[i] = prepare_mask(truth, contract)
             self._truth.append(np.packbits(truth))
 
@@ -47,7 +44,7 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
         epoch, row = key
         pixels, mask = self.pixels[row], self.masks[row]
-        if self.augmented and epoch != EVALUATION:
+        if self.augmented:
             pixels, mask = augment(pixels, mask, np.random.default_rng([self.seed, epoch, row]))
         return torch.from_numpy(pixels), torch.from_numpy(mask)
 

@@ -1,5 +1,6 @@
 """What a checkpoint says of itself: the contract before training, the settings file, versions."""
 
+import hashlib
 import platform
 from dataclasses import asdict
 from importlib.metadata import version
@@ -61,14 +62,15 @@ def training_range(table: pd.DataFrame, settings: TrainSettings) -> TrainingRang
     )
 
 
-def record_settings(settings: TrainSettings, hardware: Hardware, data: dict[str, Any]) -> dict[str, Any]:
-    """Return everything that decides a number, as settings.json holds it."""
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
+def record_settings(settings: TrainSettings, hardware: Hardware, data: dict[str, Any], order: str) -> dict[str, Any]:
+    """Return everything that decides a number, as settings.json holds it; of `order`, the slices' names, a hash."""
+    plain = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
     return {
         "settings": plain | {"lr": settings.start_lr},
         "precision": hardware.precision,
         "device": str(hardware.device),
         "threads": torch.get_num_threads(),
         "data": data,
+        "order": hashlib.sha256(order.encode("utf-8", "surrogateescape")).hexdigest(),
         "versions": versions(),
     }

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from segport.contract import ModelContract
-from segport.errors import SegportError
+from segport.errors import SegportError, UsageError
 from segport.outputs import write_csv
 from segport_train.checkpoint import (
     load_checkpoint,
@@ -79,6 +79,8 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     optimizer = make_optimizer(network, settings)
     scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scales_gradients)
     sampler = EpochSampler(data["train"].table, settings.seed)
+    if len(sampler) == 1:
+        raise UsageError("one slice is too few to train on: batch normalisation needs two")
     loader = DataLoader(
         data["train"],
         settings.batch_size,

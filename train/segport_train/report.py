@@ -23,7 +23,7 @@ def write_report(
         "Scores of best.safetensors at the slices' own size, probability 0.5, on all slices of a part.\n",
         f"Split by {'file' if settings.split_file else settings.split}.",
         " Neighbouring slices leak between parts: read the scores as optimistic.\n"
-        if settings.split == "slice"
+        if settings.split == "slice" and not settings.split_file
         else "\n",
         "" if "test" in parts else "There is no test part: no figure below comes from unseen, unselected patients.\n",
         f"Left out: {len(problems)} files.\n\n" if problems else "\n",

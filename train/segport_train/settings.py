@@ -62,8 +62,12 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         checks = [
-            (self.size >= 32 and self.size % 8 == 0, f"--size is {self.size}, expected a multiple of 8 from 32"),
             (self.output_stride in OUTPUT_STRIDES, f"--output-stride is {self.output_stride}, expected 8 or 16"),
+            (
+                self.size >= 32 and self.size % self.output_stride == 0,
+                f"--size is {self.size}, expected a multiple of the output stride ({self.output_stride}) from 32",
+            ),
+            (self.seed >= 0, f"--seed is {self.seed}, expected 0 or more"),
             (self.epochs >= 1, f"--epochs is {self.epochs}, expected 1 or more"),
             (self.batch_size >= 2, f"--batch-size is {self.batch_size}, expected 2 or more (batch normalisation)"),
             (self.lr is None or self.lr > 0, f"--lr is {self.lr}, expected a positive number"),

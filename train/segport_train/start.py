@@ -9,7 +9,7 @@ import pandas as pd
 
 from segport.contract import ModelContract
 from segport.errors import OutputError, UsageError
-from segport.outputs import write_csv, write_json
+from segport.outputs import write_bytes, write_json
 from segport_train.describe import first_contract, record_settings, training_range, versions
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
@@ -18,10 +18,14 @@ from segport_train.table import PARTS, Problem, assign_parts, build_table, finge
 
 @dataclass(frozen=True)
 class Prepared:
-    """What a training starts from; `problems` were left out because the settings say so."""
+    """What a training starts from.
+
+    `problems`: files left out because the settings say so. `notes`: why a resume may not be exact.
+    """
 
     table: pd.DataFrame
     problems: list[Problem]
+    notes: list[str]
     contract: ModelContract
     hardware: Hardware
 
@@ -41,25 +45,26 @@ def prepare_run(settings: TrainSettings) -> Prepared:
     table["part"] = assign_parts(table, settings)
     contract = first_contract(settings, training_range(table[table.part == "train"], settings))
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
-    recorded = record_settings(settings, hardware, data)
-    if settings.resume:
-        _refuse_other_settings(settings.out / "settings.json", recorded)
+    recorded = record_settings(settings, hardware, data, "\n".join(table.relative))
+    notes = _compare_settings(settings.out / "settings.json", recorded) if settings.resume else []
     shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE}
     origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
-    write_json(settings.out / "settings.json", recorded)
-    unit = ["relative"] if settings.split == "slice" and settings.split_file is None else []
-    split = table[["patient", *unit, "part"]].drop_duplicates()
-    write_csv(settings.out / "split.csv", list(split.columns), split.itertuples(index=False))
-    return Prepared(table, problems, replace(contract, origin=origin), hardware)
+    if not settings.resume:
+        write_json(settings.out / "settings.json", recorded)
+        unit = ["relative"] if settings.split == "slice" and settings.split_file is None else []
+        split = table[["patient", *unit, "part"]].drop_duplicates()
+        write_bytes(settings.out / "split.csv", split.to_csv(index=False, lineterminator="\n").encode())
+    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware)
 
 
-def _refuse_other_settings(path: Path, recorded: dict[str, Any]) -> None:
+def _compare_settings(path: Path, recorded: dict[str, Any]) -> list[str]:
+    """Return warnings about what may change last digits; raise `UsageError` for what decides numbers."""
     try:
         before = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(f"--resume: {path} cannot be read ({error}); start again with another --out") from error
     now = json.loads(json.dumps(recorded))
-    pairs = [("data", before.get("data"), now["data"]), ("precision", before.get("precision"), now["precision"])]
+    pairs = [(name, before.get(name), now[name]) for name in ("data", "order", "precision", "device")]
     old, new = before.get("settings", {}), now["settings"]
     pairs += [(name, old.get(name), new[name]) for name in new if name not in FREE_ON_RESUME]
     changed = [f"{name}: {was} then, {is_now} now" for name, was, is_now in pairs if was != is_now]
@@ -69,3 +74,8 @@ def _refuse_other_settings(path: Path, recorded: dict[str, Any]) -> None:
             + "; ".join(changed)
             + "; remedy: the earlier values, or another --out"
         )
+    return [
+        f"--resume: {name} was {before.get(name)} then, {now[name]} now; weights may differ in their last digits"
+        for name in ("threads", "versions")
+        if before.get(name) != now[name]
+    ]

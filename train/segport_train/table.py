@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from segport.errors import SliceError, UsageError
-from segport.preprocess import binarise
-from segport.sources import Slice, list_slices, read_slice
+from segport.preprocess import split_channels
+from segport.sources import Slice, list_slices, read_slice, read_truth
 from segport_train.settings import TrainSettings
 
 PARTS = ("train", "val", "test")
@@ -30,8 +30,11 @@ def build_table(settings: TrainSettings) -> tuple[pd.DataFrame, list[Problem]]:
     Named as problems: a slice without a mask, a mask without a slice, a mask of another size, an unreadable file.
     Raises `UsageError` when nothing is left, or with problems unless `problems` is "leave-out".
     """
-    listing = list_slices(settings.data, masks=settings.masks, patient_pattern=settings.patient_pattern)
-    problems = [Problem(m, "is a mask without a slice") for m in listing.lone_masks]
+    listing = list_slices(
+        settings.data, masks=settings.masks, patient_pattern=settings.patient_pattern, exclude=settings.out
+    )
+    problems = [Problem(m, "is a mask without a slice, or a second one") for m in listing.lone_masks]
+    problems += [Problem(folder, "is a folder that cannot be listed") for folder in listing.unreadable]
     rows = []
     for item in listing.slices:
         try:
@@ -58,7 +61,8 @@ def build_table(settings: TrainSettings) -> tuple[pd.DataFrame, list[Problem]]:
 def assign_parts(table: pd.DataFrame, settings: TrainSettings) -> pd.Series:
     """Return "train", "val" or "test" for each row, seeded; by patient unless `split` is "slice".
 
-    Raises `UsageError` when the split file names no part for a patient, or when nothing is left to train on.
+    Raises `UsageError` when the split file names no part for a patient, when nothing is left to train on, or when
+    the same tumour slice lies in two parts.
     """
     if settings.split_file is not None:
         parts = _parts_from_file(table, settings.split_file)
@@ -73,7 +77,21 @@ def assign_parts(table: pd.DataFrame, settings: TrainSettings) -> pd.Series:
         parts = units.map(lambda n: assigned.get(n, "train"))
     if not table.tumour_pixels[parts == "train"].any():
         raise UsageError("the split leaves no slice with tumour to train on; remedy: smaller --val and --test")
+    _refuse_twins(table, parts)
     return parts
+
+
+def _refuse_twins(table: pd.DataFrame, parts: pd.Series) -> None:
+    """Raise when the same tumour slice lies in two parts: one patient under two names would leak."""
+    tumour = table[table.tumour_pixels > 0]
+    spread = parts[tumour.index].groupby(tumour.sha256).nunique()
+    twins = tumour[tumour.sha256.isin(spread.index[spread > 1])].sort_values("sha256")
+    if len(twins):
+        first, second = twins.relative.iloc[0], twins.relative.iloc[1]
+        raise UsageError(
+            f"{len(twins)} slices lie in two parts under different names, such as {first} and {second};"
+            " remedy: remove the copies, or give a --split-file that keeps them in one part"
+        )
 
 
 def fingerprint(table: pd.DataFrame, seed: int) -> dict[str, object]:
@@ -90,15 +108,9 @@ def fingerprint(table: pd.DataFrame, seed: int) -> dict[str, object]:
 
 
 def _read_row(item: Slice) -> dict[str, object]:
-    if item.mask is None:
-        raise SliceError("has no mask")
     pixels = read_slice(item.path)
-    try:
-        mask = binarise(read_slice(item.mask))
-    except SliceError as error:
-        raise SliceError(f"its mask {item.mask.name} {error}") from error
-    if mask.shape != pixels.shape[:2]:
-        raise SliceError(f"its mask {item.mask.name} is {mask.shape}, the slice {pixels.shape[:2]} (height, width)")
+    height, width, channels = split_channels(pixels).shape
+    mask = read_truth(item, (height, width))
     digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes() + np.packbits(mask).tobytes())
     return {
         "path": item.path,
@@ -106,9 +118,9 @@ def _read_row(item: Slice) -> dict[str, object]:
         "relative": item.relative.as_posix(),
         "patient": item.patient,
         "number": item.number,
-        "height": pixels.shape[0],
-        "width": pixels.shape[1],
-        "channels": 1 if pixels.ndim == 2 else pixels.shape[2],
+        "height": height,
+        "width": width,
+        "channels": channels,
         "tumour_pixels": int(mask.sum()),
         "sha256": digest.hexdigest(),
     }
@@ -116,7 +128,7 @@ def _read_row(item: Slice) -> dict[str, object]:
 
 def _parts_from_file(table: pd.DataFrame, path: Path) -> pd.Series:
     try:
-        split = pd.read_csv(path, dtype=str)
+        split = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
         raise UsageError(f"--split-file {path}: cannot be read ({error})") from error
     if not {"patient", "part"} <= set(split.columns):
