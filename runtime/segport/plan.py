@@ -1,5 +1,6 @@
 """What a run will do: which slices it reads, and where each mask goes."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -84,12 +85,16 @@ def _name_outputs(slices: Sequence[Slice], prefix: PurePath) -> list[Job]:
 
 
 def _own_name(path: Path) -> str:
-    resolved = path.resolve()
-    return resolved.stem if resolved.is_file() else resolved.name
+    return _typed(path).stem if path.is_file() else _typed(path).name
 
 
 def _beside(path: Path) -> Path:
-    return path.resolve().parent / f"{_own_name(path)}-masks"
+    return _typed(path).parent / f"{_own_name(path)}-masks"
+
+
+def _typed(path: Path) -> Path:
+    """Return the path made absolute as the user wrote it: masks of a linked folder go beside the link."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow the link)
 
 
 def _refuse_nested(root: Path, out: Path) -> None:

@@ -207,6 +207,15 @@ def test_a_dry_run_for_machines(tmp_path: Path, capsys) -> None:
     assert job["mask"].endswith("in-masks/p_1_mask.png")
 
 
+def test_masks_of_a_linked_folder_go_beside_the_link(tmp_path: Path) -> None:
+    write(tmp_path / "archive/case/p_1.png", square())
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/today").symlink_to(tmp_path / "archive/case")
+    assert infer(tmp_path / "work/today") == 0
+    assert (tmp_path / "work/today-masks/p_1_mask.png").exists()
+    assert not (tmp_path / "archive/case-masks").exists()
+
+
 def test_masks_without_score_are_a_misunderstanding(tmp_path: Path, capsys) -> None:
     write(tmp_path / "in/p_1.png", square())
     assert infer(tmp_path / "in", "--masks", tmp_path) == 2
