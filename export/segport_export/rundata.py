@@ -41,7 +41,7 @@ class RunData:
             return cls(run, None, None, None, {}, leave_out=False)
         try:
             recorded = json.loads(settings.read_bytes())["settings"]
-            table = pd.read_csv(split, dtype=str, keep_default_na=False)
+            table = pd.read_csv(split, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
             key = table["relative"] if "relative" in table else table["patient"]
             data, masks = Path(recorded["data"]), Path(recorded["masks"]) if recorded["masks"] else None
             parts = dict(zip(key, table["part"], strict=True))

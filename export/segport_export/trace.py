@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -51,7 +53,7 @@ def trace(network: SegmentationNetwork, size: int, output_stride: int, opset: in
     form = ExportForm(network, size, output_stride).eval()
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)  # two: a batch of one becomes a constant
     exporter = "dynamo" if opset >= FIRST_DYNAMO_OPSET else "torchscript"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _as_gate_error(opset):
         # The older exporter is deprecated, and the only one that writes opsets below 18.
         warnings.simplefilter("ignore")
         if exporter == "dynamo":
@@ -91,4 +93,16 @@ def check_form(model: onnx.ModelProto, opset: int) -> None:
         raise GateError(f"--opset {opset}: the exporter gave {found}; this combination cannot be exported here")
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
         raise GateError("the exporter put weights into a second file; expected a single one")
-    onnx.checker.check_model(model)
+    with _as_gate_error(opset):
+        onnx.checker.check_model(model)
+
+
+@contextmanager
+def _as_gate_error(opset: int) -> Iterator[None]:
+    """Say in one line when a library cannot make or accept this opset."""
+    try:
+        yield
+    except (torch.onnx.OnnxExporterError, onnx.checker.ValidationError, RuntimeError) as error:
+        versions = f"torch {torch.__version__}, onnx {onnx.__version__}"
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise GateError(f"--opset {opset} cannot be exported with {versions}: {reason}") from error

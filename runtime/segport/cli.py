@@ -92,7 +92,8 @@ def _infer(
     if as_json:
         click.echo((plan.out / RUN).read_text(encoding="utf-8"), nl=False)
         return result.exit_code
-    click.echo(f"{result.written} masks in {result.out} ({len(result.failed)} failed, {result.ignored} ignored)")
+    folder = click.format_filename(result.out)
+    click.echo(f"{result.written} masks in {folder} ({len(result.failed)} failed, {result.ignored} ignored)")
     if settings.overlay:
         click.echo(f"overlays beside them: *_overlay.png (red: mask{', green: truth' if settings.score else ''})")
     if settings.score:

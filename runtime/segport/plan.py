@@ -106,7 +106,7 @@ def _refuse_nested(root: Path, out: Path) -> None:
 
 
 def _refuse_replacing(plan: Plan, settings: RunSettings) -> None:
-    """Raise unless every target is free, or may be replaced; slices and true masks never are."""
+    """Raise unless every target is free, or an earlier run's and may be replaced; inputs never are."""
     sources = {p.resolve() for j in plan.jobs for p in (j.slice.path, j.slice.mask) if p is not None}
     targets = [plan.out / SUMMARY, plan.out / RUN]
     targets += [j.target(plan.out, ending) for j in plan.jobs for ending in (MASK, OVERLAY, PROBABILITY)]
@@ -114,6 +114,12 @@ def _refuse_replacing(plan: Plan, settings: RunSettings) -> None:
     own = [t for t in there if t.resolve() in sources]
     if own:
         raise UsageError(f"--out {plan.out}: {own[0].name} there is an input of this run; choose another folder")
+    foreign = [] if (plan.out / RUN).exists() else there
+    if foreign:
+        raise OutputError(
+            f"{plan.out}: holds {len(foreign)} files that this run would replace, such as {foreign[-1].name}, and that"
+            f" no run of seg-infer left there (there is no {RUN}); remedy: another --out"
+        )
     if there and not settings.overwrite:
         raise OutputError(
             f"{plan.out}: already holds {len(there)} files that this run would write, such as {there[-1].name};"

@@ -53,6 +53,7 @@ def run(
     summary.csv and run.json are written also when the run ends early, for the slices that were done.
     """
     started, results = time.monotonic(), list[SliceResult]()
+    write_json(plan.out / RUN, {"finished": False})  # from here on what lies in the folder is this run's
     try:
         with closing(segment_folder(segmenter, plan, settings)) as stream:  # type: ignore[type-var]  # a generator
             for result in stream:
@@ -108,6 +109,7 @@ def _document(
     contract = replace(segmenter.contract, golden=golden and replace(golden, logits="(left out)"))
     plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
     return {
+        "finished": summary.written + len(summary.failed) == len(plan.jobs),
         "model": {"file": segmenter.model.name, "sha256": file_sha256(segmenter.model)},
         "provider": summary.provider,
         "provider_note": summary.note,

@@ -154,21 +154,20 @@ class _Tree:
 def _walk(root: Path, exclude: Sequence[Path]) -> _Tree:
     """Return the files below `root` as relative paths in natural order; hidden files and `exclude` left out.
 
-    Links are followed, except to a folder that the link lies in (a circle).
+    Links are followed, except in circles.
     """
     barred = {folder.resolve() for folder in exclude}
     found: list[PurePath] = []
     unreadable: list[Path] = []
+    chains = {root: frozenset({root.resolve()})}  # of each folder: where it and the folders above it really are
     for folder, folders, names in os.walk(
         root, followlinks=True, onerror=lambda error: unreadable.append(Path(error.filename))
     ):
         here = Path(folder)
-        resolved = here.resolve()
-        circles = {resolved, *resolved.parents}
+        above = chains.pop(here)
         targets = {f: (here / f).resolve() for f in folders if not f.startswith(".")}
-        folders[:] = [
-            f for f, t in targets.items() if t not in barred and not ((here / f).is_symlink() and t in circles)
-        ]
+        folders[:] = [f for f, target in targets.items() if target not in barred | above]
+        chains |= {here / f: above | {targets[f]} for f in folders}
         found += [(here / n).relative_to(root) for n in names if not n.startswith(".")]
     return _Tree(sorted(found, key=natural_key), unreadable)
 

@@ -37,14 +37,25 @@ def test_long_names_that_end_alike_are_not_mixed_up_between_threads(tmp_path: Pa
     assert len(list(tmp_path.iterdir())) == 8
 
 
-@pytest.mark.parametrize("options", ["{0}/in/p_1.png --out {0}/in", "{0}/in --out {0}/truth --score --masks {0}/truth"])
-def test_a_true_mask_is_never_replaced(tmp_path: Path, capsys, options: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        ("{0}/in/p_1.png --out {0}/in", 2),
+        ("{0}/in --out {0}/truth --score --masks {0}/truth", 2),
+        ("{0}/in --out {0}/truth", 3),
+        ("{0}/in --out {0}/in/masks", 3),
+    ],
+)
+def test_a_true_mask_is_never_replaced(tmp_path: Path, capsys, options: str, code: int) -> None:
     write(tmp_path / "in/p_1.png", square())
     write(tmp_path / "in/p_1_mask.png", np.full((64, 64), 7, np.uint8))
+    write(tmp_path / "in/masks/p_1_mask.png", np.full((64, 64), 7, np.uint8))
     write(tmp_path / "truth/p_1_mask.png", np.full((64, 64), 7, np.uint8))
-    assert infer(*options.format(tmp_path).split(), "--overwrite") == 2
-    assert "choose" in capsys.readouterr().err
+    assert infer(*options.format(tmp_path).split(), "--overwrite") == code
+    error = capsys.readouterr().err
+    assert "choose" in error or "another --out" in error
     assert (read(tmp_path / "in/p_1_mask.png") == 7).all()
+    assert (read(tmp_path / "in/masks/p_1_mask.png") == 7).all()
     assert (read(tmp_path / "truth/p_1_mask.png") == 7).all()
 
 

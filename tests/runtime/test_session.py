@@ -1,11 +1,13 @@
 """Decisions about the device, with fakes at the boundary to ONNX Runtime: no machine of ours has CUDA."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from helpers import TINY
+from helpers import TINY, square, write
 from segport import session
+from segport.cli import main
 from segport.errors import DeviceError, ModelError
 from segport.segmenter import Segmenter
 from segport.session import CPU, CUDA, open_session
@@ -74,8 +76,45 @@ def test_a_provider_that_is_not_compiled_in_is_a_reason(monkeypatch: pytest.Monk
 
 
 def test_threads_are_what_was_asked_for() -> None:
-    assert open_session(TINY, device="cpu", threads=1).threads == 1
-    assert open_session(TINY, device="cpu").threads == session.usable_cores()
+    for asked, expected in ((1, 1), (None, session.usable_cores())):
+        opened = open_session(TINY, device="cpu", threads=asked)
+        assert opened.threads == opened.runner.get_session_options().intra_op_num_threads == expected
+
+
+def test_cuda_is_asked_for_alone_without_fallback_and_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, Any] = {}
+
+    def create(path: str, options: Any, *, providers: list, enable_fallback: bool) -> Any:
+        fallback = options.get_session_config_entry("session.disable_cpu_ep_fallback")
+        seen.update(providers=providers, enable_fallback=enable_fallback, disable_cpu_ep_fallback=fallback)
+        return type("Runner", (), {"get_providers": lambda _: [CUDA]})()
+
+    monkeypatch.setattr(session.ort, "InferenceSession", create)
+    monkeypatch.setattr(session.ort, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(session, "_cuda_missing", lambda: "")
+    assert open_session(TINY, device="cuda").provider == CUDA
+    assert seen == {
+        "providers": [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})],
+        "enable_fallback": False,
+        "disable_cpu_ep_fallback": "1",
+    }
+
+
+def test_forced_cuda_ends_the_command_before_anything_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(session, "_cuda_missing", lambda: "no NVIDIA device is present")
+    write(tmp_path / "in/p_1.png", square())
+    assert main([str(tmp_path / "in"), "--model", str(TINY), "--device", "cuda"]) == 3
+    assert "CUDA is not usable here (no NVIDIA device is present)" in capsys.readouterr().err
+    assert not (tmp_path / "in-masks").exists()
+
+
+def test_what_the_operating_system_refuses_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+    def denied(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied", "somewhere")
+
+    monkeypatch.setattr("segport.plan.plan_run", denied)
+    assert main([str(tmp_path)]) == 3
+    assert capsys.readouterr().err.strip() == "error: [Errno 13] Permission denied: 'somewhere'"
 
 
 def test_a_graph_that_is_damaged_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,12 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/linked").symlink_to(tmp_path / "real")
     (tmp_path / "in/circle").symlink_to(tmp_path / "in")
+    for a, b in (("x", "y"), ("y", "x")):
+        (tmp_path / "in" / a).mkdir(exist_ok=True)
+        (tmp_path / "in" / a / b).symlink_to(tmp_path / "in" / b)
     assert names(tmp_path / "in") == ["linked/a_1.png"]
+    write(tmp_path / "in/x/b_1.png", GREY)
+    assert names(tmp_path / "in") == ["linked/a_1.png", "x/b_1.png", "y/x/b_1.png"]
 
 
 def test_the_output_folder_is_not_entered(tmp_path: Path) -> None:

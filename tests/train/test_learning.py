@@ -85,7 +85,8 @@ def test_workers_change_nothing(data: SliceDataset) -> None:
     sampler.epoch = 2
     batches = []
     for workers in (0, 2):
-        loader = DataLoader(data, 4, sampler=sampler, num_workers=workers)
+        context = "spawn" if workers else None
+        loader = DataLoader(data, 4, sampler=sampler, num_workers=workers, multiprocessing_context=context)
         batches.append(torch.cat([pixels for pixels, _ in loader]))
     assert (batches[0] == batches[1]).all()
 

@@ -73,7 +73,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
     network = SegmentationNetwork(contract, output_stride=settings.output_stride, auxiliary=True)
-    if settings.init != "none":
+    if settings.init != "none" and not settings.resume:
         load_weights(network, load_checkpoint(Path(settings.init)).weights, settings.init)
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
     optimizer = make_optimizer(network, settings)
@@ -86,6 +86,8 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
         settings.batch_size,
         sampler=sampler,
         num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,
+        multiprocessing_context="spawn" if settings.workers else None,  # a fork of a process with threads may hang
         drop_last=len(sampler) >= settings.batch_size,  # a tail of one slice would break batch normalisation
         pin_memory=hardware.device.type == "cuda",
     )
@@ -196,6 +198,6 @@ def _stamp(contract: ModelContract, network: SegmentationNetwork, results: dict[
 
 def _read_metrics(path: Path, done: int) -> list[EpochReport]:
     """Return the rows up to the checkpoint's epoch; later ones belong to steps that were lost."""
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, float_precision="round_trip")
     kept = table[table.epoch <= done].to_dict("records")
     return [EpochReport(**cast(dict[str, Any], row)) for row in kept]

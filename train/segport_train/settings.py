@@ -19,8 +19,9 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROBLEMS: tuple[Problems, ...] = get_args(Problems)
 OUTPUT_STRIDES = (8, 16)
 
-# What may differ between a run and its --resume: these decide no number on the same machine.
-FREE_ON_RESUME = frozenset({"resume", "workers", "out", "data"})
+# What may differ between a run and its --resume: these decide no number, or what they decide is compared itself
+# (the slices' contents, their order and their parts).
+FREE_ON_RESUME = frozenset({"resume", "workers", "out", "data", "masks", "split_file"})
 # What stays out of the contract, which travels with the model: paths, and patterns that may spell names.
 PRIVATE = frozenset({"data", "out", "masks", "split_file", "patient_pattern", "init", "resume", "workers"})
 

@@ -40,6 +40,8 @@ def prepare_run(settings: TrainSettings) -> Prepared:
         raise OutputError(f"{settings.out}: already holds a run; go on with --resume or choose another --out")
     if settings.resume and not last.exists():
         raise UsageError(f"--resume: {last} is not there; run without --resume to start")
+    for leftover in settings.out.glob(".*.tmp"):  # of a write that was killed
+        leftover.unlink()
     hardware = choose_hardware(settings.device, settings.precision)
     table, problems = build_table(settings)
     table["part"] = assign_parts(table, settings)
@@ -53,7 +55,10 @@ def prepare_run(settings: TrainSettings) -> Prepared:
         write_json(settings.out / "settings.json", recorded)
         unit = ["relative"] if settings.split == "slice" and settings.split_file is None else []
         split = table[["patient", *unit, "part"]].drop_duplicates()
-        write_bytes(settings.out / "split.csv", split.to_csv(index=False, lineterminator="\n").encode())
+        write_bytes(
+            settings.out / "split.csv",
+            split.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape"),
+        )
     return Prepared(table, problems, notes, replace(contract, origin=origin), hardware)
 
 

@@ -128,7 +128,7 @@ def _read_row(item: Slice) -> dict[str, object]:
 
 def _parts_from_file(table: pd.DataFrame, path: Path) -> pd.Series:
     try:
-        split = pd.read_csv(path, dtype=str, keep_default_na=False)
+        split = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
     except (OSError, ValueError) as error:
         raise UsageError(f"--split-file {path}: cannot be read ({error})") from error
     if not {"patient", "part"} <= set(split.columns):
