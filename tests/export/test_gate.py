@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,12 @@ import onnx
 import pytest
 import torch
 
-from helpers import square
 from segport.errors import GateError, ModelError
 from segport.modelfile import read_contract
 from segport_export import export
 from segport_export.cli import main
 from segport_export.export import embed_contract
-from segport_export.parity import TOLERANCES, ParityReport, ParitySlice, check_parity
+from segport_export.parity import TOLERANCES, ParityReport, ParitySlice, Tolerance, _Masks, check_parity
 from segport_export.trace import check_form
 from segport_train.checkpoint import load_network, save_checkpoint
 from segport_train.model import SegmentationNetwork
@@ -70,7 +70,9 @@ def test_an_opset_9_file_is_caught_by_its_masks(network, trained: Path, shipped,
     embed_contract(tmp_path / "nine.onnx", tmp_path / "model.onnx", contract)
     report = judge(network, tmp_path / "model.onnx", shipped)
     assert report.max_difference > 0.1
+    assert report.flips > 100
     assert any("a logit differs" in f for f in report.failures)
+    assert any("of the mask pixels flip" in f for f in report.failures)
 
 
 def test_masks_of_an_untrained_network_prove_nothing(trained: Path, tmp_path: Path, capsys) -> None:
@@ -115,35 +117,74 @@ def test_a_failure_leaves_an_earlier_file_untouched(trained: Path, tmp_path: Pat
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.parity.json"]
 
 
+@pytest.mark.parametrize("arm", ["self-test", "logits"])
 def test_a_finished_file_that_differs_from_the_one_that_passed_is_not_written(
-    trained: Path, tmp_path: Path, monkeypatch, capsys
+    trained: Path, tmp_path: Path, monkeypatch, capsys, arm: str
 ) -> None:
-    monkeypatch.setattr(export, "self_test", lambda _: type("Failed", (), {"passed": False}))
+    if arm == "self-test":
+        monkeypatch.setattr(export, "self_test", lambda _: type("Failed", (), {"passed": False}))
+    else:
+        monkeypatch.setattr(export, "golden_logits", lambda _: np.random.default_rng().random(3))
     assert main([str(trained / "best.safetensors"), "--out", str(tmp_path / "m.onnx")]) == 1
     assert "nothing was written" in capsys.readouterr().err
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_every_limit_of_a_tolerance_can_fail() -> None:
-    """Each check on its own, on two 8x8 slices with logits at hand."""
-    from segport_export.parity import _Masks
+# Logits of a 100x100 slice: tumour (+5) in the first ten rows, background (-5) below; then one thing is changed.
+LIMITS = TOLERANCES["int8"]
+FEW, MANY = int(1e4 * LIMITS.flips) - 1, int(1e4 * LIMITS.flips) + 1
 
-    display = square(8, low=2, high=6)
-    truth = np.asarray(display[..., 1] > 0, np.uint8)
-    good = np.where(truth > 0, 5.0, -5.0).astype(np.float32)
 
-    def failures(found: np.ndarray, batch_difference: float = 0.0) -> str:
-        masks = _Masks(0.5, TOLERANCES["int8"])
-        masks.add(ParitySlice("a", display, truth), good, found)
-        return " ".join(masks.report("int8", good, found, batch_difference).failures)
+def flip(logits: np.ndarray, count: int, reference: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return reference and candidate in which `count` background pixels of this reference logit become tumour."""
+    expected, found = logits.copy(), logits.copy()
+    expected.flat[-count:] = reference
+    found.flat[-count:] = -reference
+    return expected, found
 
-    assert failures(good) == ""
-    assert "a mask pixel flips" in failures(-good)
-    assert "of the mask pixels flip" in failures(-good)
-    assert "Dice between the masks is 0.0000" in failures(-good)
-    assert "Dice against the truth falls by 1.0000" in failures(-good)
-    assert "with the batch size" in failures(good, 9.0)
-    assert "a mask pixel flips inf" in failures(good * np.nan)
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda good: (good, good), ""),
+        (lambda good: flip(good, FEW, -LIMITS.logit + 0.1), ""),
+        (lambda good: flip(good, FEW, -LIMITS.logit - 0.1), "a mask pixel flips 2.1 from the threshold"),
+        (lambda good: flip(good, MANY, -0.1), "of the mask pixels flip"),
+        (lambda good: (-np.abs(good), -np.abs(good)), "nothing to prove"),
+        (lambda good: (np.abs(good), np.abs(good)), "nothing to prove"),
+    ],
+)
+def test_each_limit_fails_just_past_its_value(change, message: str) -> None:
+    good = np.full((100, 100), -5, np.float32)
+    good[:10] = 5
+    expected, found = change(good)
+    masks = _Masks(0.5, LIMITS)
+    masks.add(ParitySlice("a", np.zeros((100, 100, 3), np.uint8)), expected, found)
+    failures = masks.report("int8", expected, found, 0.0).failures
+    assert [message in f for f in failures] == ([True] if message else [])
+
+
+def test_dice_batch_size_and_nan_have_limits_of_their_own() -> None:
+    good = np.full((100, 100), -5, np.float32)
+    good[:10] = 5
+    truth = np.asarray(good > 0, np.uint8)
+    strict = Tolerance(logit=9, difference=99, flips=1, dice=0.97, loss=0.01)
+
+    def failures(found: np.ndarray, tolerance: Tolerance, batch_difference: float = 0.0) -> list[str]:
+        masks = _Masks(0.5, tolerance)
+        masks.add(ParitySlice("a", np.zeros((100, 100, 3), np.uint8), truth), good, found)
+        return list(masks.report("int8", good, found, batch_difference).failures)
+
+    shrunk = good.copy()
+    shrunk[9] = -5  # Dice 0.947
+    assert failures(good, strict) == []
+    assert ["Dice between the masks is 0.9474" in f for f in failures(shrunk, replace(strict, loss=1))] == [True]
+    assert ["Dice against the truth falls by 0.0526" in f for f in failures(shrunk, replace(strict, dice=0))] == [True]
+    assert ["a logit differs by 10" in f for f in failures(shrunk, replace(strict, dice=0, loss=1, difference=9))] == [
+        True
+    ]
+    assert ["with the batch size" in f for f in failures(good, strict, 2e-3)] == [True]
+    assert any("a logit differs by inf" in f for f in failures(good * np.nan, strict))
 
 
 def test_logits_that_change_with_the_batch_size_are_seen(exported) -> None:
@@ -177,6 +218,14 @@ def test_another_opset_or_external_weights_are_refused(exported) -> None:
         check_form(model, 18)
     model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
     with pytest.raises(GateError, match="second file"):
+        check_form(model, 17)
+    model = onnx.load(exported["fp32"])
+    model.graph.node[0].domain = "com.microsoft"
+    with pytest.raises(GateError, match="the exporter gave"):
+        check_form(model, 17)
+    model = onnx.load(exported["fp32"])
+    model.graph.node[0].op_type = "Nonsense"
+    with pytest.raises(GateError, match="cannot be exported with torch"):
         check_form(model, 17)
 
 

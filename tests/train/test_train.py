@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from helpers import square, write
 from segport.contract import KEY
 from segport.errors import ModelError, SegportError
+from segport.outputs import write_csv
 from segport_train import loop
 from segport_train.checkpoint import load_checkpoint, load_network
 from segport_train.cli import main
@@ -150,6 +152,31 @@ def test_a_run_can_start_from_a_checkpoint(data: Path, tmp_path: Path, capsys) -
     assert "is not a readable checkpoint" in capsys.readouterr().err
 
 
+def test_the_weights_of_a_checkpoint_are_what_a_run_starts_from(data: Path, tmp_path: Path, monkeypatch) -> None:
+    train(data, tmp_path / "first", "--epochs", "1")
+    first = load_checkpoint(tmp_path / "first/last.safetensors").contract.origin.weights_sha256
+    monkeypatch.setattr(loop, "_train_epoch", lambda *_, **__: 0.5)
+    train(data, tmp_path / "second", "--epochs", "1", "--init", str(tmp_path / "first/last.safetensors"))
+    assert load_checkpoint(tmp_path / "second/last.safetensors").contract.origin.weights_sha256 == first
+
+
+def test_metrics_survive_a_resume_to_the_last_digit(tmp_path: Path) -> None:
+    row = dict.fromkeys(loop.EpochReport.__dataclass_fields__, 0.1 + 0.2) | {"epoch": 1, "best": True}
+    row["val_loss"] = 2 / 3 * 1e-7
+    write_csv(tmp_path / "metrics.csv", list(row), [list(row.values())])
+    (read,) = loop._read_metrics(tmp_path / "metrics.csv", 1)
+    assert asdict(read) == row
+
+
+def test_an_interrupt_exits_130_and_says_how_to_go_on(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def interrupted(*_: object, **__: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_train_epoch", interrupted)
+    assert train(data, tmp_path / "run") == 130
+    assert "--resume" in capsys.readouterr().err
+
+
 def test_files_left_out_are_listed_and_a_slice_split_warns(data: Path, tmp_path: Path, capsys) -> None:
     (data / "p0/p0_1_mask.png").unlink()
     assert train(data, tmp_path / "run", "--problems", "leave-out", "--split", "slice", "--epochs", "1") == 0
@@ -165,6 +192,8 @@ def test_data_that_is_not_uint8_is_trained_through_the_contracts_rule(tmp_path: 
         write(tmp_path / f"data/p{n}/p{n}_1.png", square(32, low=8, high=24).astype(np.uint16) * 100)
         write(tmp_path / f"data/p{n}/p{n}_1_mask.png", square(32, low=8, high=24)[..., 1])
     assert train(tmp_path / "data", tmp_path / "run", "--epochs", "1", "--batch-size", "2") == 0
+    contract = load_checkpoint(tmp_path / "run/last.safetensors").contract
+    assert max(levels[2] for levels in contract.training_range.intensity) == pytest.approx(140, abs=2)
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_remedy(data: Path, tmp_path: Path, monkeypatch) -> None:

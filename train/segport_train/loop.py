@@ -1,12 +1,12 @@
 """The training loop, from the table of slices to the report, readable from top to bottom."""
 
+import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
@@ -197,7 +197,11 @@ def _stamp(contract: ModelContract, network: SegmentationNetwork, results: dict[
 
 
 def _read_metrics(path: Path, done: int) -> list[EpochReport]:
-    """Return the rows up to the checkpoint's epoch; later ones belong to steps that were lost."""
-    table = pd.read_csv(path, float_precision="round_trip")
-    kept = table[table.epoch <= done].to_dict("records")
-    return [EpochReport(**cast(dict[str, Any], row)) for row in kept]
+    """Return the rows up to the checkpoint's epoch; later ones belong to steps that were lost.
+
+    `float` reads back what `str` wrote to the last digit, which pandas' reader does not promise in every version.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
+    kinds: dict[str, Callable[[str], Any]] = {"epoch": int, "best": lambda text: text == "True"}
+    return [EpochReport(**{name: kinds.get(name, float)(text) for name, text in row.items()}) for row in rows]
