@@ -2,7 +2,6 @@
 PYTHON ?= python3
 DEV := .venv
 RUNTIME := .venv-runtime
-WHEEL := build/wheel-check
 
 .PHONY: demo test lint types imports test-runtime test-all wheel clean
 
@@ -30,16 +29,16 @@ test-runtime: $(RUNTIME)/tests-ready
 test-all: $(DEV)/ready
 	$(DEV)/bin/python -m pytest --cov --cov-report=term:skip-covered
 
-# The wheel, installed away from the checkout and without torch, segments a slice with the embedded model.
+# The wheel, installed outside the checkout and without torch, segments a slice with the embedded model.
 wheel: $(DEV)/ready
-	rm -rf $(WHEEL) && mkdir -p $(WHEEL)/slices
-	$(DEV)/bin/python -m build --wheel --outdir $(WHEEL)
-	$(PYTHON) -m venv $(WHEEL)/venv
-	$(WHEEL)/venv/bin/python -m pip install --quiet --disable-pip-version-check $(WHEEL)/*.whl
-	cp sample_data/patient_1/patient_1_6.tif sample_data/patient_1/patient_1_6_mask.tif $(WHEEL)/slices/
-	cd $(WHEEL) && venv/bin/seg-infer slices --score && venv/bin/seg-infer --self-test
-	$(WHEEL)/venv/bin/python -c "import cv2, importlib.util as u; assert not u.find_spec('torch'); \
-	  assert cv2.imread('$(WHEEL)/slices-masks/patient_1_6_mask.png', -1).any(), 'the mask is empty'"
+	set -eu; place=$$(mktemp -d); trap 'rm -rf "$$place"' EXIT; mkdir "$$place/slices"; \
+	$(DEV)/bin/python -m build --wheel --outdir "$$place"; \
+	cp sample_data/patient_1/patient_1_6.tif sample_data/patient_1/patient_1_6_mask.tif "$$place/slices"; \
+	cd "$$place"; $(PYTHON) -m venv venv; \
+	venv/bin/python -m pip install --quiet --disable-pip-version-check ./*.whl; \
+	venv/bin/seg-infer slices --score; venv/bin/seg-infer --self-test; \
+	venv/bin/python -c "import cv2, importlib.util as u; assert not u.find_spec('torch'); \
+	  assert cv2.imread('slices-masks/patient_1_6_mask.png', -1).any(), 'the mask is empty'"
 
 $(DEV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(DEV)

@@ -189,7 +189,7 @@ def test_files_left_out_are_listed_and_a_slice_split_warns(data: Path, tmp_path:
 
 def test_data_that_is_not_uint8_is_trained_through_the_contracts_rule(tmp_path: Path) -> None:
     for n in range(1, 5):
-        write(tmp_path / f"data/p{n}/p{n}_1.png", square(32, low=8, high=24).astype(np.uint16) * 100)
+        write(tmp_path / f"data/p{n}/p{n}_1.png", square(32, low=8, high=24, value=196 + n).astype(np.uint16) * 100)
         write(tmp_path / f"data/p{n}/p{n}_1_mask.png", square(32, low=8, high=24)[..., 1])
     assert train(tmp_path / "data", tmp_path / "run", "--epochs", "1", "--batch-size", "2") == 0
     contract = load_checkpoint(tmp_path / "run/last.safetensors").contract
