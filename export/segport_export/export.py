@@ -116,7 +116,7 @@ def _explain(report: ParityReport, settings: ExportSettings) -> str:
     problems = "\n".join(f"  {f}" for f in report.failures)
     kept = "; the earlier file is untouched" if settings.out.exists() else "; no file was written"
     return (
-        f"the {report.precision} model does not give the same masks as the checkpoint:\n{problems}\n"
+        f"the {report.precision} model did not pass the gate:\n{problems}\n"
         f"  worst slice: {report.worst_slice} (Dice {report.worst_slice_dice:.4f})\n"
         f"figures: {settings.out.with_suffix('.rejected.json')}{kept}"
     )

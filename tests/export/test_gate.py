@@ -106,7 +106,7 @@ def test_a_failure_leaves_an_earlier_file_untouched(trained: Path, tmp_path: Pat
     target.write_bytes(b"earlier")
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert "does not give the same masks" in error
+    assert "did not pass the gate" in error
     assert "worst slice: " in error
     assert "the earlier file is untouched" in error
     assert target.read_bytes() == b"earlier"
