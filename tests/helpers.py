@@ -1,11 +1,14 @@
 """What tests of all rooms share; nothing here needs torch."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from segport.cli import main
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "data" / "tiny.onnx"
@@ -32,3 +35,14 @@ def write(path: Path, pixels: NDArray[Any]) -> Path:
 def read(path: Path) -> NDArray[Any]:
     """Read a picture as OpenCV stores it (BGR)."""
     return np.asarray(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
+
+
+def infer(*arguments: object) -> int:
+    """Run seg-infer with the tiny model on the CPU; return its exit code."""
+    return main([*map(str, arguments), "--model", str(TINY), "--device", "cpu", "--quiet"])
+
+
+def rows(out: Path) -> list[dict[str, str]]:
+    """Return the rows of a run's summary.csv."""
+    with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

@@ -1,6 +1,5 @@
 """seg-infer as a user meets it: folders in, masks, tables and exit codes out."""
 
-import csv
 import json
 import shutil
 from pathlib import Path
@@ -8,19 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import SAMPLE_DATA, TINY, read, square, write
+from helpers import SAMPLE_DATA, TINY, infer, read, rows, square, write
 from segport.cli import main
 from segport.errors import OutputError
 from segport.pipeline import segment_folder
-
-
-def infer(*arguments: object) -> int:
-    return main([*map(str, arguments), "--model", str(TINY), "--device", "cpu", "--quiet"])
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_folder_alone_gives_a_mirrored_tree_of_masks_beside_it(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """No mask is faked, swapped or lost: names that collide, truths in the way, failures halfway."""
 
-import csv
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -9,23 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import TINY, read, square, write
+from helpers import infer, read, rows, square, write
 from segport import sources
-from segport.cli import main
 from segport.errors import ModelError, UsageError
 from segport.outputs import write_bytes
 from segport.segmenter import Segmenter
 from segport.session import Session
 from segport.sources import list_slices
-
-
-def infer(*arguments: object) -> int:
-    return main([*map(str, arguments), "--model", str(TINY), "--device", "cpu", "--quiet"])
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "summary.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def test_long_names_that_end_alike_are_not_mixed_up_between_threads(tmp_path: Path) -> None:
