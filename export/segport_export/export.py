@@ -15,12 +15,12 @@ from segport.contract import KEY, Export, ModelContract
 from segport.errors import GateError, OutputError, SliceError
 from segport.golden import NAMES, golden_logits, golden_masks, golden_slices, make_golden, self_test
 from segport.outputs import atomic_path, write_json
-from segport.preprocess import to_display
+from segport.preprocess import prepare, to_display
 from segport.segmenter import Segmenter
 from segport.sources import read_truth
 from segport_export.parity import TOLERANCES, ParityReport, ParitySlice, check_parity
 from segport_export.quantize import quantize
-from segport_export.rundata import RunData, prepare_all, read_displays
+from segport_export.rundata import RunData, read_displays
 from segport_export.settings import ExportSettings
 from segport_export.trace import check_form, trace
 from segport_train.checkpoint import load_network
@@ -56,7 +56,7 @@ def export_model(settings: ExportSettings) -> ExportResult:
         calibration: dict[str, Any] = {}
         if settings.precision == "int8":
             slices = run.calibration(settings.calibration, settings.calibration_slices)
-            prepared = prepare_all(read_displays(slices, contract), contract)
+            prepared = [prepare(display, contract) for display in read_displays(slices, contract)]
             quantized = Path(folder, "int8.onnx")
             calibration = quantize(graph, quantized, prepared, contract)
             graph = quantized

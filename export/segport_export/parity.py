@@ -41,9 +41,9 @@ class Tolerance:
     loss: float
 
 
-# fp32: the same arithmetic in another order; sums over 2048 * 9 products err by about 1e-5 of a logit.
-# int8: 8-bit steps through 60 layers; logits of a trained model span about -15 to 10, and two steps of the last
-# activations are about a quarter of a logit. Probability 0.5 +- 0.38 is where a flip can still be rounding.
+# fp32: the same arithmetic in another order; the embedded model's float twin measured 2.5e-5 on 359 slices.
+# int8: 8-bit steps through 60 layers; a logit of 2 is probability 0.88, so farther flips are no rounding any more. The
+# embedded model measured a farthest flip of 0.61, 0.009 % of the pixels and Dice 0.996 between the masks.
 TOLERANCES = {
     "fp32": Tolerance(logit=1e-3, difference=1e-3, flips=1e-5, dice=0.9999, loss=1e-4),
     "int8": Tolerance(logit=2.0, difference=float("inf"), flips=2e-3, dice=0.97, loss=0.01),

@@ -15,7 +15,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from segport.contract import ModelContract
 from segport_export.trace import INPUT
 
-PERCENTILE = 99.999  # min-max cost 0.0024 Dice on 22 patients, this 0.0004
+PERCENTILE = 99.999  # cost 0.0004 Dice, pooled over the 11 validation patients of the model card
 STRIDE = 8  # slices whose activations are in memory at once
 
 

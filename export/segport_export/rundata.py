@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segport.contract import ModelContract
 from segport.errors import SliceError, UsageError
-from segport.preprocess import prepare, split_channels, to_display
+from segport.preprocess import split_channels, to_display
 from segport.sources import Slice, list_slices, read_slice, read_truth
 from segport.windows import PatientWindows
 
@@ -110,8 +110,3 @@ def _is_usable(item: Slice) -> bool:
     except SliceError:
         return False
     return True
-
-
-def prepare_all(displays: list[NDArray[np.uint8]], contract: ModelContract) -> list[NDArray[np.uint8]]:
-    """Return prepared slices, uint8 [size, size, 3] each."""
-    return [prepare(d, contract) for d in displays]

@@ -17,7 +17,7 @@ from segport_export import export
 from segport_export.cli import main
 from segport_export.export import embed_contract
 from segport_export.parity import TOLERANCES, ParityReport, ParitySlice, Tolerance, _Masks, check_parity
-from segport_export.trace import check_form
+from segport_export.trace import ExportForm, check_form
 from segport_train.checkpoint import load_network, save_checkpoint
 from segport_train.model import SegmentationNetwork
 from tampering import negate_one_convolution, shift_last_bias, swap_channels
@@ -59,7 +59,7 @@ def test_int8_tolerances_still_catch_a_tampered_graph(network, shipped, tampered
 def test_an_opset_9_file_is_caught_by_its_masks(network, trained: Path, shipped, tmp_path: Path) -> None:
     """Its Upsample aligns pixels otherwise than PyTorch; nothing but numbers would tell."""
     contract = load_network(trained / "best.safetensors")[1]
-    form = export.trace.__globals__["ExportForm"](network, 64, 16).eval()
+    form = ExportForm(network, 64, 16).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
