@@ -26,7 +26,7 @@ def default_model() -> Path:
 
 
 class Segmenter:
-    """A loaded model. Opening reads the contract first, so a file that is not ours never reaches ONNX Runtime.
+    """A loaded model. Opening reads the contract first, so a file that is not ours never reaches an engine.
 
     Raises `ModelError` (no contract, newer schema, graph and contract disagree) and `DeviceError`.
     """
@@ -84,10 +84,9 @@ class Segmenter:
     def _check_graph(self) -> None:
         """Refuse a graph whose input or output is not what the contract says."""
         size = self.contract.input.size
-        inputs = [(i.name, i.type, i.shape[1:]) for i in self.session.runner.get_inputs()]
-        outputs = [(o.name, o.type, o.shape[1:]) for o in self.session.runner.get_outputs()]
-        expected_in = [("pixels", "tensor(uint8)", [size, size, 3])]
-        expected_out = [("logits", "tensor(float)", [1, size, size])]
+        inputs, outputs = self.session.runner.inputs, self.session.runner.outputs
+        expected_in = [("pixels", "uint8", [size, size, 3])]
+        expected_out = [("logits", "float32", [1, size, size])]
         if inputs != expected_in or outputs != expected_out:
             raise ModelError(
                 f"{self.model}: graph and contract disagree: found {inputs} -> {outputs},"

@@ -1,33 +1,40 @@
-"""The one place that touches ONNX Runtime's options: provider, threads, and what really runs afterwards."""
+"""A loaded graph as the rest of segport sees it, whichever engine computes it."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
-from segport.errors import DeviceError, ModelError
+from segport.errors import ModelError
 from segport.settings import Device
 
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-# ONNX Runtime's own exceptions share no base but Exception; RuntimeError and ValueError come from its bindings.
-_ORT_ERRORS: tuple[type[Exception], ...] = (
-    *(e for e in vars(ort_errors).values() if isinstance(e, type) and issubclass(e, Exception)),
-    RuntimeError,
-    ValueError,
-)
-FATAL = 4  # ONNX Runtime's log severity; its own errors come to us as exceptions
+Port = tuple[str, str, list[int | str]]
+"""An input or output of a graph: name, dtype as NumPy names it, shape without the batch."""
+
+
+class Runner(Protocol):
+    """A graph in an engine's hands; where the engine fails, `ModelError` carries its reason."""
+
+    @property
+    def inputs(self) -> list[Port]:
+        """What the graph takes."""
+
+    @property
+    def outputs(self) -> list[Port]:
+        """What the graph gives."""
+
+    def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits, float32 [N, 1, size, size], for prepared slices, uint8 [N, size, size, 3]."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """A loaded graph. `provider`: what ONNX Runtime says it runs on; `note`: why, when that was not a plain choice."""
+    """A loaded graph. `provider`: what the engine says it runs on; `note`: why, when that was not a plain choice."""
 
-    runner: Any
+    runner: Runner
     provider: str
     threads: int
     note: str = ""
@@ -35,17 +42,17 @@ class Session:
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, size, size], for prepared slices, uint8 [N, size, size, 3].
 
-        Raises `ModelError` when ONNX Runtime fails (out of memory, say) or a logit is not finite: NaN would pass
+        Raises `ModelError` when the engine fails (out of memory, say) or a logit is not finite: NaN would pass
         for "no tumour".
         """
         try:
-            (logits,) = self.runner.run(["logits"], {"pixels": batch})
-        except _ORT_ERRORS as error:
+            logits = self.runner.run(batch)
+        except ModelError as error:
             raise ModelError(
-                f"inference of {len(batch)} slices failed on {self.provider}: {_first_line(error)};"
+                f"inference of {len(batch)} slices failed on {self.provider}: {error};"
                 " remedy: a smaller --batch-size, or --device cpu"
             ) from error
-        found = np.asarray(logits[:, 0], np.float32)
+        found = logits[:, 0]
         if not np.isfinite(found).all():
             raise ModelError(
                 f"the model gave logits that are not finite on {self.provider}; no mask of them is written"
@@ -53,33 +60,22 @@ class Session:
         return found
 
 
-def open_session(path: Path, *, device: Device, threads: int | None = None, allow_fallback: bool = False) -> Session:
-    """Load the model file on `device` and ask the session what it runs on.
+def open_session(
+    path: Path,
+    *,
+    device: Device,
+    threads: int | None = None,
+    allow_fallback: bool = False,
+) -> Session:
+    """Load the model file on `device`.
 
-    Whether CUDA works is found by loading, never from `get_available_providers()`: the GPU wheel lists CUDA on
-    machines without a GPU. With `device="cuda"` and no usable CUDA, raises `DeviceError` unless `allow_fallback`.
-    Raises `ModelError` when ONNX Runtime refuses the graph.
+    Raises `ModelError` when the engine refuses the graph, and `DeviceError` for `device="cuda"` without a usable CUDA
+    unless `allow_fallback`.
     """
+    from segport import onnxruntime_engine
+
     threads = threads or usable_cores()
-    if device == "cpu":
-        return Session(_load(path, CPU, threads), CPU, threads)
-    reason = _cuda_missing()
-    if not reason:
-        try:
-            runner = _load(path, CUDA, threads)
-        except ModelError as error:
-            reason = _first_line(error)
-        else:
-            provider = runner.get_providers()[0]
-            if provider == CUDA:
-                return Session(runner, CUDA, threads)
-            reason = f"the session came up on {provider}"
-    if device == "cuda" and not allow_fallback:
-        raise DeviceError(
-            f"--device cuda: CUDA is not usable here ({reason});"
-            " remedy: pip install 'segport[cuda]' and an NVIDIA driver, or --device cpu, or --allow-fallback"
-        )
-    return Session(_load(path, CPU, threads), CPU, threads, note=f"CUDA is not usable ({reason}); runs on the CPU")
+    return onnxruntime_engine.open_device(path, device=device, threads=threads, allow_fallback=allow_fallback)
 
 
 def usable_cores() -> int:
@@ -87,38 +83,3 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _cuda_missing() -> str:
-    """Return why loading on CUDA need not be tried, or an empty text."""
-    if CUDA not in ort.get_available_providers():
-        return "the installed onnxruntime has no CUDA provider"
-    if os.name == "posix" and not Path("/dev/nvidiactl").exists() and not Path("/dev/dxg").exists():
-        return "no NVIDIA device is present"
-    return ""
-
-
-def _load(path: Path, provider: str, threads: int) -> Any:
-    options = ort.SessionOptions()
-    options.log_severity_level = FATAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    choices: list[Any] = [provider]
-    if provider == CUDA:
-        # Alone in the list and without fallback, or a broken CUDA silently becomes a CPU session (onnxruntime#23372).
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        # HEURISTIC: a new batch shape (the last, partial batch) must not start a search for kernels.
-        # TF32 off: it is on by default and moves logits (onnxruntime#19288).
-        choices = [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})]
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
-    try:
-        return ort.InferenceSession(str(path), options, providers=choices, enable_fallback=False)
-    except _ORT_ERRORS as error:
-        raise ModelError(f"{path}: ONNX Runtime refuses the model on {provider}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -11,6 +11,7 @@ import pytest
 from helpers import infer, read, rows, square, write
 from segport import sources
 from segport.errors import ModelError, UsageError
+from segport.onnxruntime_engine import OrtRunner
 from segport.outputs import write_bytes
 from segport.segmenter import Segmenter
 from segport.session import Session
@@ -167,7 +168,7 @@ def test_when_inference_ends_the_run_what_was_written_is_in_the_summary(
 
     def opened(self, *arguments, **options) -> None:
         real_open(self, *arguments, **options)
-        self.session = Session(runner, "CPUExecutionProvider", 1)
+        self.session = Session(OrtRunner(runner), "CPUExecutionProvider", 1)
 
     monkeypatch.setattr(Segmenter, "__init__", opened)
     assert infer(tmp_path / "in", "--batch-size", 4) == code
@@ -197,7 +198,7 @@ def test_a_nan_logit_is_an_error_and_no_empty_mask() -> None:
     runner = Runner(nan)
     runner.calls = 1
     with pytest.raises(ModelError, match="not finite"):
-        Session(runner, "CPUExecutionProvider", 1).run(np.zeros((4, 64, 64, 3), np.uint8))
+        Session(OrtRunner(runner), "CPUExecutionProvider", 1).run(np.zeros((4, 64, 64, 3), np.uint8))
 
 
 def test_a_dry_run_for_machines(tmp_path: Path, capsys) -> None:

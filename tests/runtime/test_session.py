@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from helpers import TINY, square, write
-from segport import session
+from segport import onnxruntime_engine
 from segport.cli import main
 from segport.errors import DeviceError, ModelError
+from segport.onnxruntime_engine import CPU, CUDA, OrtRunner
 from segport.segmenter import Segmenter
-from segport.session import CPU, CUDA, open_session
+from segport.session import open_session, usable_cores
 
 
 class FakeRuntime:
@@ -31,8 +32,9 @@ class FakeRuntime:
 def fake(monkeypatch: pytest.MonkeyPatch):
     def install(cuda: str) -> FakeRuntime:
         runtime = FakeRuntime(cuda)
-        monkeypatch.setattr(session, "_load", runtime.load)
-        monkeypatch.setattr(session, "_cuda_missing", lambda: "no NVIDIA device is present" if cuda == "absent" else "")
+        monkeypatch.setattr(onnxruntime_engine, "_load", runtime.load)
+        missing = "no NVIDIA device is present" if cuda == "absent" else ""
+        monkeypatch.setattr(onnxruntime_engine, "_cuda_missing", lambda: missing)
         return runtime
 
     return install
@@ -71,14 +73,15 @@ def test_cpu_never_tries_cuda(fake) -> None:
 
 
 def test_a_provider_that_is_not_compiled_in_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session.ort, "get_available_providers", lambda: [CPU])
-    assert "has no CUDA provider" in session._cuda_missing()
+    monkeypatch.setattr(onnxruntime_engine.ort, "get_available_providers", lambda: [CPU])
+    assert "has no CUDA provider" in onnxruntime_engine._cuda_missing()
 
 
 def test_threads_are_what_was_asked_for() -> None:
-    for asked, expected in ((1, 1), (None, session.usable_cores())):
+    for asked, expected in ((1, 1), (None, usable_cores())):
         opened = open_session(TINY, device="cpu", threads=asked)
-        assert opened.threads == opened.runner.get_session_options().intra_op_num_threads == expected
+        assert isinstance(opened.runner, OrtRunner)
+        assert opened.threads == opened.runner.graph.get_session_options().intra_op_num_threads == expected
 
 
 def test_cuda_is_asked_for_alone_without_fallback_and_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +92,9 @@ def test_cuda_is_asked_for_alone_without_fallback_and_without_tf32(monkeypatch: 
         seen.update(providers=providers, enable_fallback=enable_fallback, disable_cpu_ep_fallback=fallback)
         return type("Runner", (), {"get_providers": lambda _: [CUDA]})()
 
-    monkeypatch.setattr(session.ort, "InferenceSession", create)
-    monkeypatch.setattr(session.ort, "preload_dlls", lambda: None, raising=False)
-    monkeypatch.setattr(session, "_cuda_missing", lambda: "")
+    monkeypatch.setattr(onnxruntime_engine.ort, "InferenceSession", create)
+    monkeypatch.setattr(onnxruntime_engine.ort, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime_engine, "_cuda_missing", lambda: "")
     assert open_session(TINY, device="cuda").provider == CUDA
     assert seen == {
         "providers": [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})],
@@ -101,7 +104,7 @@ def test_cuda_is_asked_for_alone_without_fallback_and_without_tf32(monkeypatch: 
 
 
 def test_forced_cuda_ends_the_command_before_anything_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(session, "_cuda_missing", lambda: "no NVIDIA device is present")
+    monkeypatch.setattr(onnxruntime_engine, "_cuda_missing", lambda: "no NVIDIA device is present")
     write(tmp_path / "in/p_1.png", square())
     assert main([str(tmp_path / "in"), "--model", str(TINY), "--device", "cuda"]) == 3
     assert "CUDA is not usable here (no NVIDIA device is present)" in capsys.readouterr().err
