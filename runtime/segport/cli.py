@@ -11,7 +11,7 @@ import click
 from segport import __version__
 from segport.command import run_command
 from segport.errors import UsageError
-from segport.settings import DEVICES, RunSettings
+from segport.settings import DEVICES, ENGINES, RunSettings
 
 if TYPE_CHECKING:
     from segport.plan import Plan
@@ -26,6 +26,7 @@ PATH = click.Path(path_type=Path)
 @click.argument("inputs", nargs=-1, type=PATH, metavar="[INPUT]...")
 @click.option("--model", type=PATH, show_default="the embedded model", help="An .onnx that seg-export wrote.")
 @click.option("--out", type=PATH, show_default="INPUT-masks beside INPUT", help="Folder for masks and summary.")
+@click.option("--engine", type=click.Choice(ENGINES), default=RunSettings.engine, help="What computes the network.")
 @click.option("--device", type=click.Choice(DEVICES), default=RunSettings.device)
 @click.option("--allow-fallback", is_flag=True, help="With --device cuda: go on on the CPU when CUDA is not usable.")
 @click.option("--batch-size", default=RunSettings.batch_size, help="Slices a call of the network.")
@@ -140,7 +141,11 @@ def _open(settings: RunSettings) -> "Segmenter":
     from segport.segmenter import Segmenter
 
     return Segmenter(
-        settings.model, device=settings.device, threads=settings.threads, allow_fallback=settings.allow_fallback
+        settings.model,
+        engine=settings.engine,
+        device=settings.device,
+        threads=settings.threads,
+        allow_fallback=settings.allow_fallback,
     )
 
 

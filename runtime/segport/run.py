@@ -132,7 +132,7 @@ def _document(
 
 def _versions() -> dict[str, str]:
     found = {"segport": __version__, "python": platform.python_version()}
-    for name in ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu"):
+    for name in ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -12,7 +12,7 @@ from segport.errors import ModelError, UsageError
 from segport.modelfile import read_contract
 from segport.preprocess import Pixels, Window, prepare, restore, sigmoid, stack, to_mask
 from segport.session import Session, open_session
-from segport.settings import Device, RunSettings
+from segport.settings import Device, Engine, RunSettings
 
 DEFAULT_MODEL = "lgg-deeplabv3-int8.onnx"
 
@@ -28,20 +28,24 @@ def default_model() -> Path:
 class Segmenter:
     """A loaded model. Opening reads the contract first, so a file that is not ours never reaches an engine.
 
-    Raises `ModelError` (no contract, newer schema, graph and contract disagree) and `DeviceError`.
+    Raises `ModelError` (no contract, newer schema, graph and contract disagree), `DeviceError`, and `UsageError` for
+    an engine that is not installed or does not run on `device`.
     """
 
     def __init__(
         self,
         model: Path | str | None = None,
         *,
+        engine: Engine = RunSettings.engine,
         device: Device = "auto",
         threads: int | None = None,
         allow_fallback: bool = False,
     ) -> None:
         self.model = Path(model) if model is not None else default_model()
         self.contract: ModelContract = read_contract(self.model)
-        self.session: Session = open_session(self.model, device=device, threads=threads, allow_fallback=allow_fallback)
+        self.session: Session = open_session(
+            self.model, engine=engine, device=device, threads=threads, allow_fallback=allow_fallback
+        )
         self._check_graph()
 
     def predict(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segport.errors import ModelError
-from segport.settings import Device
+from segport.settings import Device, Engine, RunSettings, check_engine
 
 Port = tuple[str, str, list[int | str]]
 """An input or output of a graph: name, dtype as NumPy names it, shape without the batch."""
@@ -63,18 +63,24 @@ class Session:
 def open_session(
     path: Path,
     *,
+    engine: Engine = RunSettings.engine,
     device: Device,
     threads: int | None = None,
     allow_fallback: bool = False,
 ) -> Session:
-    """Load the model file on `device`.
+    """Load the model file with `engine` on `device`; only that engine's library is imported.
 
-    Raises `ModelError` when the engine refuses the graph, and `DeviceError` for `device="cuda"` without a usable CUDA
-    unless `allow_fallback`.
+    Raises `UsageError` when the engine is not installed or does not run on `device`, `ModelError` when it refuses
+    the graph, and `DeviceError` for `device="cuda"` without a usable CUDA unless `allow_fallback`.
     """
+    check_engine(engine, device)
+    threads = threads or usable_cores()
+    if engine == "openvino":
+        from segport import openvino_engine
+
+        return openvino_engine.open_cpu(path, threads)
     from segport import onnxruntime_engine
 
-    threads = threads or usable_cores()
     return onnxruntime_engine.open_device(path, device=device, threads=threads, allow_fallback=allow_fallback)
 
 

@@ -8,6 +8,8 @@ from segport.errors import UsageError
 
 Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
+Engine = Literal["onnxruntime", "openvino"]
+ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class RunSettings:
     """
 
     model: Path | None = None
+    engine: Engine = "onnxruntime"
     device: Device = "auto"
     allow_fallback: bool = False
     batch_size: int = 8
@@ -34,6 +37,7 @@ class RunSettings:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        check_engine(self.engine, self.device)
         if self.batch_size < 1:
             raise UsageError(f"--batch-size is {self.batch_size}, expected 1 or more")
         if self.threads is not None and self.threads < 1:
@@ -45,3 +49,13 @@ class RunSettings:
         if self.window is not None and not self.window[0] < self.window[1]:
             low, high = self.window
             raise UsageError(f"--window is {low:g} {high:g}, expected LO smaller than HI")
+
+
+def check_engine(engine: Engine, device: Device) -> None:
+    """Raise `UsageError` for an unknown engine, and for one that does not run on `device`."""
+    if engine not in ENGINES:
+        raise UsageError(f"--engine is {engine}, expected one of {', '.join(ENGINES)}")
+    if engine == "openvino" and device == "cuda":
+        raise UsageError(
+            "--engine openvino runs on the CPU, not with --device cuda; remedy: --device cpu, or --engine onnxruntime"
+        )

@@ -10,7 +10,6 @@ from segport import onnxruntime_engine
 from segport.cli import main
 from segport.errors import DeviceError, ModelError
 from segport.onnxruntime_engine import CPU, CUDA, OrtRunner
-from segport.segmenter import Segmenter
 from segport.session import open_session, usable_cores
 
 
@@ -118,17 +117,3 @@ def test_what_the_operating_system_refuses_is_one_line(tmp_path: Path, monkeypat
     monkeypatch.setattr("segport.plan.plan_run", denied)
     assert main([str(tmp_path)]) == 3
     assert capsys.readouterr().err.strip() == "error: [Errno 13] Permission denied: 'somewhere'"
-
-
-def test_a_graph_that_is_damaged_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    path.write_bytes(TINY.read_bytes().replace(b"Transpose", b"Transpoze"))
-    with pytest.raises(ModelError, match="ONNX Runtime refuses the model"):
-        Segmenter(path, device="cpu")
-
-
-def test_a_graph_that_disagrees_with_its_contract_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "m.onnx"
-    path.write_bytes(TINY.read_bytes().replace(b'"size":64', b'"size":32'))
-    with pytest.raises(ModelError, match="graph and contract disagree"):
-        Segmenter(path, device="cpu")
