@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from helpers import ROOT, SAMPLE_DATA
+from helpers import ROOT, SAMPLE_DATA, read
+from segport.segmenter import default_model
+from segport.settings import ENGINES
 
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"(?:<!-- (.*?) -->\n)?```(sh|python)\n(.*?)```", TEXT, re.DOTALL)
+PYTHON = [body for mark, language, body in BLOCKS if mark == "run" and language == "python"]
 # A training at full size takes minutes an epoch; the shared one then stands in for what it would have left.
 SMALL = [
     "--size",
@@ -70,10 +73,27 @@ def test_commands_work_as_written(place: Path, trained: Path) -> None:
 
 def test_python_works_as_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    (code,) = [body for mark, language, body in BLOCKS if mark == "run" and language == "python"]
+    code, _ = PYTHON
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)  # the README is ours
     assert names["mask"].any()  # type: ignore[attr-defined]
+
+
+def test_the_model_gives_the_same_mask_in_openvino_without_segport(place: Path) -> None:
+    _, code = PYTHON
+    (place / "model.onnx").symlink_to(default_model())
+    without = "import sys; sys.modules['segport'] = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", without + code], cwd=place, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    mask, differing = read(place / "mask.png"), {}
+    for engine in ENGINES:
+        run(place, f"seg-infer sample_data/patient_1/patient_1_6.tif --out {engine} --engine {engine} --device cpu")
+        differing[engine] = (read(place / engine / "patient_1_6_mask.png") != mask).sum()
+    assert mask.any()
+    assert differing["openvino"] == 0
+    assert differing["onnxruntime"] <= 20  # 2 on the machine of the README's figures
 
 
 @pytest.mark.parametrize("name", ["seg-train", "seg-export", "seg-infer"])
