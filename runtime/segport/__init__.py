@@ -4,9 +4,14 @@
 >>> masks = Segmenter().predict([pixels])  # uint8 RGB slices in, uint8 masks (0 or 255) out
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from segport._version import __version__
+
+# ONNX Runtime 1.31 for Linux keeps a device id and usage events in the user's cache folder, and sends them. It reads
+# this variable when it is imported; who set it to something else has decided otherwise.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from segport.segmenter import Segmenter as Segmenter

@@ -41,6 +41,12 @@ class OrtRunner:
         """What the graph gives."""
         return [_port(o) for o in self.graph.get_outputs()]
 
+    @property
+    def batch(self) -> int | None:
+        """How many slices every call must hold; None for any number."""
+        size = self.graph.get_inputs()[0].shape[0]
+        return size if isinstance(size, int) else None
+
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, 1, size, size], for prepared slices, uint8 [N, size, size, 3]."""
         try:

@@ -34,6 +34,12 @@ class OpenVinoRunner:
         """What the graph gives."""
         return [_port(o) for o in self.graph.outputs]
 
+    @property
+    def batch(self) -> int | None:
+        """How many slices every call must hold; None for any number."""
+        size = self.graph.input(0).partial_shape[0]
+        return size.get_length() if size.is_static else None
+
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, 1, size, size], for prepared slices, uint8 [N, size, size, 3]."""
         try:

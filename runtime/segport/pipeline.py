@@ -59,7 +59,8 @@ def segment_folder(segmenter: Segmenter, plan: Plan, settings: RunSettings) -> I
     """
     windows = PatientWindows([j.slice for j in plan.jobs], segmenter.contract, settings.window)
     limit = segmenter.contract.output.threshold if settings.threshold is None else settings.threshold
-    chunks = [plan.jobs[i : i + settings.batch_size] for i in range(0, len(plan.jobs), settings.batch_size)]
+    size = segmenter.session.batch or settings.batch_size
+    chunks = [plan.jobs[i : i + size] for i in range(0, len(plan.jobs), size)]
     finishing: list[Future[SliceResult]] = []
     with ThreadPoolExecutor(WORKERS) as pool:
 

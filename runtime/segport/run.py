@@ -114,6 +114,7 @@ def _document(
         "provider": summary.provider,
         "provider_note": summary.note,
         "threads": segmenter.session.threads,
+        "batch_size": segmenter.session.batch or settings.batch_size,
         "settings": plain,
         "counts": {
             "planned": len(plan.jobs),

@@ -26,6 +26,10 @@ class Runner(Protocol):
     def outputs(self) -> list[Port]:
         """What the graph gives."""
 
+    @property
+    def batch(self) -> int | None:
+        """How many slices every call must hold; None for any number."""
+
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, 1, size, size], for prepared slices, uint8 [N, size, size, 3]."""
 
@@ -39,20 +43,26 @@ class Session:
     threads: int
     note: str = ""
 
+    @property
+    def batch(self) -> int | None:
+        """How many slices the graph takes a call; None for any number."""
+        return self.runner.batch
+
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, size, size], for prepared slices, uint8 [N, size, size, 3].
 
-        Raises `ModelError` when the engine fails (out of memory, say) or a logit is not finite: NaN would pass
-        for "no tumour".
+        Where the graph takes a fixed number of slices, calls are filled up with empty ones. Raises `ModelError` when
+        the engine fails (out of memory, say) or a logit is not finite: NaN would pass for "no tumour".
         """
+        size = self.batch or max(len(batch), 1)
         try:
-            logits = self.runner.run(batch)
+            calls = [self.runner.run(_filled(batch[i : i + size], size)) for i in range(0, len(batch), size)]
         except ModelError as error:
             raise ModelError(
                 f"inference of {len(batch)} slices failed on {self.provider}: {error};"
                 " remedy: a smaller --batch-size, or --device cpu"
             ) from error
-        found = logits[:, 0]
+        found = np.concatenate(calls)[: len(batch), 0]
         if not np.isfinite(found).all():
             raise ModelError(
                 f"the model gave logits that are not finite on {self.provider}; no mask of them is written"
@@ -82,6 +92,11 @@ def open_session(
     from segport import onnxruntime_engine
 
     return onnxruntime_engine.open_device(path, device=device, threads=threads, allow_fallback=allow_fallback)
+
+
+def _filled(batch: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    missing = size - len(batch)
+    return np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0))) if missing else batch
 
 
 def usable_cores() -> int:

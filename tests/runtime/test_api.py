@@ -15,7 +15,7 @@ from segport import golden
 from segport.errors import ModelError, OutputError, SliceError
 from segport.outputs import atomic_path, write_bytes, write_csv, write_png
 from segport.overlay import draw_outlines
-from segport.scoring import Counts, count_pixels, score_patients
+from segport.scoring import Counts, bootstrap_interval, count_pixels, score_patients
 from segport.segmenter import Segmenter
 
 pixel_counts = st.integers(0, 1000)
@@ -205,3 +205,15 @@ def test_tables_neutralise_formulas_and_keep_numbers(tmp_path: Path) -> None:
     write_csv(tmp_path / "t.csv", ["a", "b"], [["=cmd()", -1], ["@x", 2]])
     with (tmp_path / "t.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["a", "b"], ["'=cmd()", "-1"], ["'@x", "2"]]
+
+
+def test_the_bootstrap_interval_holds_the_mean_and_narrows_with_patients() -> None:
+    few, many = [0.2, 0.9, 0.7], [0.2, 0.9, 0.7] * 30
+    for values in (few, many):
+        low, high = bootstrap_interval(values)
+        assert low < np.mean(values) < high
+    assert np.ptp(bootstrap_interval(many)) < np.ptp(bootstrap_interval(few)) / 4
+    assert bootstrap_interval([0.5]) == (0.5, 0.5)
+    assert bootstrap_interval(few) == bootstrap_interval(few)
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap_interval([])

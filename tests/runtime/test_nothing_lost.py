@@ -131,6 +131,9 @@ class Runner:
     def __init__(self, failure) -> None:
         self.calls, self.failure = 0, failure
 
+    def get_inputs(self):
+        return [type("Port", (), {"shape": ["batch", 64, 64, 3]})()]
+
     def run(self, _, feed):
         self.calls += 1
         if self.calls > 1:
