@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,14 +74,14 @@ def test_commands_work_as_written(place: Path, trained: Path) -> None:
 
 def test_python_works_as_written(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    code, _ = PYTHON
+    code = PYTHON[0]
     names: dict[str, object] = {}
     exec(compile(code, "README.md", "exec"), names)  # the README is ours
     assert names["mask"].any()  # type: ignore[attr-defined]
 
 
 def test_the_model_gives_the_same_mask_in_openvino_without_segport(place: Path) -> None:
-    _, code = PYTHON
+    code = PYTHON[1]
     (place / "model.onnx").symlink_to(default_model())
     without = "import sys; sys.modules['segport'] = None\n"
     done = subprocess.run(
@@ -94,6 +95,15 @@ def test_the_model_gives_the_same_mask_in_openvino_without_segport(place: Path) 
     assert mask.any()
     assert differing["openvino"] == 0
     assert differing["onnxruntime"] <= 20  # 2 on the machine of the README's figures
+
+
+def test_the_pytest_example_passes(place: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    (place / "RUN").symlink_to(trained)
+    run(place, "seg-export RUN/best.safetensors --out model.onnx")
+    names: dict[str, Any] = {}
+    exec(compile(PYTHON[2], "README.md", "exec"), names)  # the README is ours
+    names["test_the_model_still_gives_the_same_masks"]()
 
 
 @pytest.mark.parametrize("name", ["seg-train", "seg-export", "seg-infer"])

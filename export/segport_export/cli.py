@@ -16,6 +16,16 @@ MISSING = "seg-export needs the export extra ({name} is missing); remedy: pip in
 PATH = click.Path(path_type=Path)
 
 
+class Batch(click.ParamType):  # type: ignore[type-arg]  # generic only in some releases of click
+    """`dynamic` (None) or a number."""
+
+    name = "dynamic|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """Return the number, None for `dynamic`."""
+        return None if value in ("dynamic", None) else int(click.INT.convert(value, param, ctx))
+
+
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.argument("checkpoint", type=PATH)
 @click.option("--out", type=PATH, required=True, help="The .onnx to write.")
@@ -23,7 +33,12 @@ PATH = click.Path(path_type=Path)
 @click.option("--precision", type=click.Choice(PRECISIONS), default=ExportSettings.precision)
 @click.option("--calibration", type=PATH, show_default="the run's training part", help="Slices for the int8 ranges.")
 @click.option("--calibration-slices", default=ExportSettings.calibration_slices, help="How many of them.")
+@click.option("--reduce-range", is_flag=True, help="int8 weights of 7 bits, for CPUs without VNNI.")
+@click.option("--batch", type=Batch(), default="dynamic", help="Slices a call: any number, or exactly this one.")
+@click.option("--rewrite/--no-rewrite", default=ExportSettings.rewrite, help="Make the graph faster, exactly.")
 @click.option("--parity", type=PATH, show_default="the run's other patients", help="Slices to compare masks on.")
+@click.option("--dice-budget", type=float, show_default="the precision's", help="Dice that may be lost.")
+@click.option("--junit", type=PATH, help="Also write the gate's checks as JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @click.version_option(__version__, prog_name="seg-export")
 def command(*, as_json: bool, **options: Any) -> int:
@@ -34,25 +49,18 @@ def command(*, as_json: bool, **options: Any) -> int:
     except ModuleNotFoundError as error:
         raise UsageError(MISSING.format(name=error.name)) from error
 
-    result = export_model(settings)
+    result = export_model(settings, lambda text: print(text, file=sys.stderr))
     if as_json:
         document = {"path": str(result.path), "bytes": result.size, "exporter": result.exporter}
-        click.echo(json.dumps(document | {"parity": result.parity.as_json()}))
+        lists = {"rewrites": result.rewrites, "kept_float": result.kept}
+        click.echo(json.dumps(document | lists | {"parity": result.parity.as_json()}))
         return 0
-    p = result.parity
-    rows = {
-        "slices compared": f"{p.slices} ({p.foreground:.2%} foreground), batch sizes 1 to {p.batch_sizes[-1]}",
-        "logit difference": f"largest {p.max_difference:.3g}, mean {p.mean_difference:.3g}",
-        "mask pixels that flip": f"{p.flips} of {p.pixels} ({p.flip_share:.4%}), at most {p.tolerance.flips:.4%} may",
-        "farthest flip": f"{p.worst_flip:.3g} from the threshold's logit, at most {p.tolerance.logit:g} is allowed",
-        "Dice between masks": f"pooled {p.dice_pooled:.5f}, worst slice {p.worst_slice_dice:.4f} ({p.worst_slice})",
-    }
-    if p.truth_dice_reference is not None:
-        rows["Dice against truth"] = (
-            f"PyTorch {p.truth_dice_reference:.4f}, model {p.truth_dice_candidate:.4f} (pooled)"
-        )
-    for name, value in rows.items():
+    for name, value in result.parity.rows().items():
         click.echo(f"{name:22} {value}")
+    if settings.rewrite:
+        click.echo(f"{'rewritten':22} {', '.join(result.rewrites) or 'nothing to rewrite'}")
+    if result.kept:
+        click.echo(f"{'kept in fp32':22} {', '.join(result.kept)}")
     click.echo(f"{result.path}: {settings.precision}, opset {settings.opset}, {result.size / 1e6:.1f} MB, passed")
     print(f"next: seg-infer FOLDER --model {result.path}", file=sys.stderr)
     return 0

@@ -1,47 +1,47 @@
-"""From checkpoint to model file: trace, quantise, prove, and only then rename into place."""
+"""From checkpoint to model file: build a candidate, prove it, and only then rename it into place."""
 
-import platform
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
-import onnx
 
-from segport import __version__
-from segport.contract import KEY, Export, ModelContract
-from segport.errors import GateError, OutputError, SliceError
-from segport.golden import NAMES, golden_logits, golden_masks, golden_slices, make_golden, self_test
-from segport.outputs import atomic_path, write_json
-from segport.preprocess import prepare, to_display
+from segport.errors import GateError, OutputError
+from segport.golden import golden_logits, make_golden, self_test
+from segport.outputs import atomic_path, write_json, write_png
+from segport.preprocess import prepare
 from segport.segmenter import Segmenter
-from segport.sources import read_truth
-from segport_export.parity import TOLERANCES, ParityReport, ParitySlice, check_parity
-from segport_export.quantize import quantize
+from segport_export.build import Build, Candidate, embed_contract
+from segport_export.parity import Reference, check_parity
+from segport_export.report import ParityReport
 from segport_export.rundata import RunData, read_displays
+from segport_export.sensitivity import KEPT, rank_layers
 from segport_export.settings import ExportSettings
-from segport_export.trace import check_form, trace
+from segport_export.subjects import parity_slices
 from segport_train.checkpoint import load_network
+
+Say = Callable[[str], object]
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A model that passed: its path, size in bytes, and the figures."""
+    """A model that passed: its path, size in bytes, exporter, rewrites, layers kept in fp32, and the figures."""
 
     path: Path
     size: int
     exporter: str
+    rewrites: tuple[str, ...]
+    kept: tuple[str, ...]
     parity: ParityReport
 
 
-def export_model(settings: ExportSettings) -> ExportResult:
-    """Write `settings.out` and MODEL.parity.json, once the candidate has passed the gate.
+def export_model(settings: ExportSettings, say: Say = lambda _: None) -> ExportResult:
+    """Write `settings.out` and MODEL.parity.json, once a candidate has passed the gate; `say` gets progress.
 
-    Raises `GateError` when masks differ or prove nothing: then only MODEL.rejected.json is written, with the
-    figures, and earlier files are untouched. Raises `ModelError` for a checkpoint that is refused, `UsageError`
-    without slices to calibrate on or to compare, `SliceError` for one that cannot be read.
+    Raises `GateError` when masks differ or prove nothing: then only MODEL.rejected.json and .png are written (the
+    figures, and the worst slice), and earlier files are untouched. Raises `ModelError` for a checkpoint that is
+    refused, `UsageError` without slices to calibrate on or to compare, `SliceError` for one that cannot be read.
     """
     network, contract = load_network(settings.checkpoint)
     run = RunData.beside(settings.checkpoint)
@@ -50,78 +50,72 @@ def export_model(settings: ExportSettings) -> ExportResult:
     except OSError as error:
         raise OutputError(f"{settings.out.parent}: cannot be created ({error.strerror})") from error
     with TemporaryDirectory(prefix=".seg-export-", dir=settings.out.parent) as folder:
-        graph, candidate = Path(folder, "float.onnx"), Path(folder, "candidate.onnx")
-        size = contract.input.size
-        exporter = trace(network, size, contract.origin.output_stride, settings.opset, graph)
-        calibration: dict[str, Any] = {}
-        if settings.precision == "int8":
-            slices = run.calibration(settings.calibration, settings.calibration_slices)
-            prepared = [prepare(display, contract) for display in read_displays(slices, contract)]
-            quantized = Path(folder, "int8.onnx")
-            calibration = quantize(graph, quantized, prepared, contract)
-            graph = quantized
-        described = Export(settings.opset, exporter, settings.precision, (), _versions(), calibration)
-        contract = replace(contract, export=described)
-        embed_contract(graph, candidate, contract)
-        check_form(onnx.load(candidate, load_external_data=False), settings.opset)
-        report = check_parity(network, candidate, parity_slices(run, settings.parity, contract), settings.precision)
-        rejected = settings.out.with_suffix(".rejected.json")
+        reference = Reference(network, contract, parity_slices(run, settings.parity, contract))
+        build = Build(network, contract, settings, Path(folder))
+        candidate, report, kept = _prove(build, reference, run, say)
+        if settings.junit is not None:
+            report.write_junit(settings.junit, settings.out.name)
+        rejected = [settings.out.with_suffix(suffix) for suffix in (".rejected.json", ".rejected.png")]
         if report.failures:
-            write_json(rejected, report.as_json())
+            write_json(rejected[0], report.as_json())
+            write_png(rejected[1], report.overlay)
             raise GateError(_explain(report, settings))
-        passed = Segmenter(candidate, device="cpu")
-        limits = TOLERANCES[settings.precision]
-        golden = make_golden(passed, limits.logit, limits.flips)
-        proven = replace(contract, export=replace(described, parity=report.for_contract()), golden=golden)
-        with atomic_path(settings.out) as final:
-            embed_contract(candidate, final, proven)
-            finished = Segmenter(final, device="cpu")
-            same = np.array_equal(golden_logits(finished), golden_logits(passed))
-            if not (same and self_test(finished).passed):
-                raise GateError("the finished file gives other logits than the one that passed; nothing was written")
+        _put_in_place(candidate, report, settings.out)
         write_json(settings.out.with_suffix(".parity.json"), report.as_json())
-        rejected.unlink(missing_ok=True)
-    return ExportResult(settings.out, settings.out.stat().st_size, exporter, report)
+        for path in rejected:
+            path.unlink(missing_ok=True)
+    export = candidate.contract.export
+    rewrites = export.rewrites if export else ()
+    return ExportResult(settings.out, settings.out.stat().st_size, build.exporter, rewrites, kept, report)
 
 
-def embed_contract(source: Path, target: Path, contract: ModelContract) -> None:
-    """Write `source` to `target` with this contract in `metadata_props`; raises `GateError` if the graph changed."""
-    model = onnx.load(source, load_external_data=False)
-    before = model.graph.SerializeToString(deterministic=True)
-    kept = {p.key: p.value for p in model.metadata_props if p.key != KEY}
-    onnx.helper.set_model_props(model, kept | {KEY: contract.to_json()})
-    onnx.save(model, target)
-    if onnx.load(target, load_external_data=False).graph.SerializeToString(deterministic=True) != before:
-        raise GateError("embedding the contract changed the graph")
+def _prove(
+    build: Build, reference: Reference, run: RunData, say: Say
+) -> tuple[Candidate, ParityReport, tuple[str, ...]]:
+    """Return the first candidate that passes, or the last that failed; int8 is tried with sensitive layers in fp32."""
+    s = build.settings
+    calibration = run.calibration(s.calibration, s.calibration_slices) if s.precision == "int8" else []
+    prepared = [prepare(display, build.contract) for display in read_displays(calibration, build.contract)]
+    candidate = build.candidate(prepared)
+    report = check_parity(reference, candidate.path, s.precision, budget=s.dice_budget)
+    if not report.failures or s.precision != "int8" or report.proves_nothing:
+        return candidate, report, ()
+    say(f"int8 does not pass ({'; '.join(report.failures)}): measuring which layers cost most")
+    ranked = rank_layers(build.float_graph, build.int8_graph, reference, build.folder)
+    kept: tuple[str, ...] = ()
+    for count in KEPT:
+        kept = tuple(ranked[:count])
+        say(f"trying with {count} of {len(ranked)} layers in fp32: {', '.join(kept)}")
+        candidate = build.candidate(prepared, keep=kept)
+        report = check_parity(reference, candidate.path, s.precision, budget=s.dice_budget)
+        if not report.failures:
+            break
+    return candidate, report, kept
 
 
-def parity_slices(run: RunData, folder: Path | None, contract: ModelContract) -> list[ParitySlice]:
-    """Return the shipped synthetic slices, and the slices of `folder` or of the run that were not trained on.
-
-    The synthetic masks count as truth only where there are no other slices: a Dice pooled over both says nothing.
-    """
-    found = run.parity(folder)
-    shipped = zip(NAMES, golden_slices(), golden_masks(), strict=True)
-    slices = [ParitySlice(name, to_display(pixels), None if found else mask) for name, pixels, mask in shipped]
-    for item, display in zip(found, read_displays(found, contract), strict=True):
-        try:
-            truth = read_truth(item, display.shape) if item.mask else None
-        except SliceError as error:
-            raise SliceError(f"{item.path}: {error}") from error
-        slices.append(ParitySlice(item.relative.as_posix(), display, truth))
-    return slices
+def _put_in_place(candidate: Candidate, report: ParityReport, out: Path) -> None:
+    """Add parity figures and golden logits to the contract, prove the file once more, and rename it."""
+    passed = Segmenter(candidate.path, device="cpu")
+    golden = make_golden(passed, report.tolerance.logit, report.tolerance.flips)
+    export = candidate.contract.export
+    proven = replace(candidate.contract, export=export and replace(export, parity=report.for_contract()), golden=golden)
+    with atomic_path(out) as final:
+        embed_contract(candidate.path, final, proven)
+        finished = Segmenter(final, device="cpu")
+        same = np.array_equal(golden_logits(finished), golden_logits(passed))
+        if not (same and self_test(finished).passed):
+            raise GateError("the finished file gives other logits than the one that passed; nothing was written")
 
 
 def _explain(report: ParityReport, settings: ExportSettings) -> str:
     problems = "\n".join(f"  {f}" for f in report.failures)
     kept = "; the earlier file is untouched" if settings.out.exists() else "; no file was written"
-    return (
-        f"the {report.precision} model did not pass the gate:\n{problems}\n"
-        f"  worst slice: {report.worst_slice} (Dice {report.worst_slice_dice:.4f})\n"
-        f"figures: {settings.out.with_suffix('.rejected.json')}{kept}"
-    )
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "onnx", "numpy")
-    return {"segport": __version__, "python": platform.python_version()} | {n: version(n) for n in names}
+    lines = [
+        f"the {report.precision} model did not pass the gate:\n{problems}",
+        f"  worst slice: {report.worst_slice}",
+        f"figures: {settings.out.with_suffix('.rejected.json')}, that slice: .rejected.png beside it{kept}",
+    ]
+    if report.precision == "int8" and not report.proves_nothing:
+        lines.insert(1, f"  with {KEPT[-1]} sensitive layers in fp32, too; remedy: train longer, --calibration-slices"
+                        f" {4 * settings.calibration_slices}, or --precision fp32")  # fmt: skip
+    return "\n".join(lines)

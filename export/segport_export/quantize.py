@@ -39,12 +39,20 @@ class _Slices(CalibrationDataReader):  # type: ignore[misc]  # untyped base
 
 
 def quantize(
-    source: Path, target: Path, prepared: Sequence[NDArray[np.uint8]], contract: ModelContract
+    source: Path,
+    target: Path,
+    prepared: Sequence[NDArray[np.uint8]],
+    contract: ModelContract,
+    *,
+    keep: Sequence[str] = (),
+    reduce_range: bool = False,
 ) -> dict[str, Any]:
     """Write the int8 twin of the float model `source` to `target`; return how it was calibrated.
 
-    `prepared`: slices of training patients, uint8 [size, size, 3]. Normalisation nodes stay float; where the
-    contract's mean is 0 and std 1, the first quantisation is exact (a grey level is a quantum).
+    `prepared`: slices of training patients, uint8 [size, size, 3]. `keep`: names of nodes that stay float, besides
+    normalisation, the last convolution and the resize behind it: logits are not rounded to 8 bits. `reduce_range`:
+    weights of 7 bits, whose products cannot saturate on CPUs without VNNI. Where the contract's mean is 0 and std 1,
+    the first quantisation is exact (a grey level is a quantum).
     """
     count = len(prepared) - len(prepared) % STRIDE if len(prepared) >= STRIDE else len(prepared)
     shaped = target.with_suffix(".shaped.onnx")
@@ -52,6 +60,8 @@ def quantize(
     graph = onnx.load(shaped).graph
     first = next(node for node in graph.node if node.op_type == "Conv")
     before = [node.name for node in graph.node[: list(graph.node).index(first)]]
+    last = max(k for k, node in enumerate(graph.node) if node.op_type == "Conv")
+    behind = [node.name for node in graph.node[last:]]
     exact = not any(contract.input.mean) and set(contract.input.std) == {1.0}
     options: dict[str, Any] = {"CalibPercentile": PERCENTILE}
     if count >= STRIDE:
@@ -69,10 +79,12 @@ def quantize(
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
-            nodes_to_exclude=before,
+            reduce_range=reduce_range,
+            nodes_to_exclude=[*before, *behind, *keep],
             calibrate_method=CalibrationMethod.Percentile,
             calibration_providers=["CPUExecutionProvider"],
             extra_options=options,
         )
     shaped.unlink()
-    return {"method": "percentile", "percentile": PERCENTILE, "slices": count, "exact_input": exact}
+    how = {"method": "percentile", "percentile": PERCENTILE, "slices": count, "exact_input": exact}
+    return how | ({"kept_float": [*keep]} if keep else {}) | ({"reduce_range": True} if reduce_range else {})

@@ -6,10 +6,12 @@ from typing import Literal, get_args
 
 from segport.errors import UsageError
 
-Precision = Literal["fp32", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OLDEST_OPSET, NEWEST_OPSET = 11, 25
-DEFAULT_OPSET = 17  # read by every ONNX Runtime since 1.12 (July 2022)
+# The rule: the newest opset that every ONNX Runtime of the last four years reads (17: 1.12, July 2022), so that a model
+# runs where it is taken to; newer ones add nothing that this network uses.
+DEFAULT_OPSET = 17
 INT8_OPSET = 13  # the first with per-channel QuantizeLinear
 
 
@@ -17,7 +19,10 @@ INT8_OPSET = 13  # the first with per-channel QuantizeLinear
 class ExportSettings:
     """Settings of one export. `calibration`, `parity`: folders of slices, None for what the checkpoint's run used.
 
-    `calibration_slices`: how many training slices the int8 ranges are read from. Raises `UsageError`.
+    `calibration_slices`: how many training slices the int8 ranges are read from. `reduce_range`: int8 weights of 7
+    bits, for CPUs without VNNI. `batch`: slices a call, None for any. `rewrite`: make the graph faster, exactly.
+    `dice_budget`: Dice against the truth that may be lost, None for the precision's own limit. `junit`: where to write
+    the checks as JUnit XML. Raises `UsageError`.
     """
 
     checkpoint: Path
@@ -27,6 +32,11 @@ class ExportSettings:
     calibration: Path | None = None
     parity: Path | None = None
     calibration_slices: int = 128
+    reduce_range: bool = False
+    batch: int | None = None
+    rewrite: bool = True
+    dice_budget: float | None = None
+    junit: Path | None = None
 
     def __post_init__(self) -> None:
         if self.opset < OLDEST_OPSET:
@@ -42,5 +52,11 @@ class ExportSettings:
             )
         if self.calibration_slices < 1:
             raise UsageError(f"--calibration-slices is {self.calibration_slices}, expected 1 or more")
+        if self.reduce_range and self.precision != "int8":
+            raise UsageError(f"--reduce-range is about int8 weights, not --precision {self.precision}")
+        if self.batch is not None and self.batch < 1:
+            raise UsageError(f"--batch is {self.batch}, expected dynamic, or 1 or more")
+        if self.dice_budget is not None and not 0 <= self.dice_budget <= 1:
+            raise UsageError(f"--dice-budget is {self.dice_budget:g}, expected a Dice between 0 and 1")
         if self.out.suffix != ".onnx":
             raise UsageError(f"--out {self.out}: expected a name that ends in .onnx")

@@ -6,11 +6,11 @@ from pathlib import Path
 import onnx
 import pytest
 
-from segport.modelfile import read_contract
 from segport_export.cli import main
-from segport_export.export import parity_slices
-from segport_export.parity import ParitySlice
+from segport_export.parity import Reference
 from segport_export.rundata import RunData
+from segport_export.subjects import parity_slices
+from segport_train.checkpoint import load_network
 from tampering import Change
 
 
@@ -25,9 +25,10 @@ def exported(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 @pytest.fixture(scope="session")
-def shipped(exported: dict[str, Path]) -> list[ParitySlice]:
-    """Return the shipped synthetic slices, to compare on."""
-    return parity_slices(RunData.beside(Path("nowhere/best.safetensors")), None, read_contract(exported["fp32"]))
+def reference(trained: Path) -> Reference:
+    """Return the shared training's network on the shipped synthetic slices and the hostile ones."""
+    network, contract = load_network(trained / "best.safetensors")
+    return Reference(network, contract, parity_slices(RunData.beside(Path("nowhere/x")), None, contract))
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
 """The gate says yes to a faithful model, and no to everything else, each time for its own reason."""
 
+import base64
 import json
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,55 +13,108 @@ import onnx
 import pytest
 import torch
 
+from segport.cli import main as infer
+from segport.contract import Output
 from segport.errors import GateError, ModelError
 from segport.modelfile import read_contract
-from segport_export import export
+from segport_export import build, export
+from segport_export.build import embed_contract
 from segport_export.cli import main
-from segport_export.export import embed_contract
-from segport_export.parity import TOLERANCES, ParityReport, ParitySlice, Tolerance, _Masks, check_parity
+from segport_export.comparison import Comparison
+from segport_export.parity import Reference, check_parity
+from segport_export.report import ParityReport
+from segport_export.subjects import ParitySlice, hostile_slices
+from segport_export.tolerance import TOLERANCES, Tolerance
 from segport_export.trace import ExportForm, check_form
 from segport_train.checkpoint import load_network, save_checkpoint
 from segport_train.model import SegmentationNetwork
-from tampering import negate_one_convolution, shift_last_bias, swap_channels
+from tampering import (
+    align_corners,
+    negate_one_convolution,
+    negate_the_largest_weight_of_the_last_convolution,
+    shift_last_bias,
+    swap_channels,
+)
 
 
-@pytest.fixture(scope="module")
-def network(trained: Path) -> SegmentationNetwork:
-    return load_network(trained / "best.safetensors")[0]
+def judge(reference: Reference, model: Path, precision: str = "fp32") -> ParityReport:
+    return check_parity(reference, model, precision)
 
 
-def judge(network: SegmentationNetwork, model: Path, shipped: list[ParitySlice]) -> ParityReport:
-    return check_parity(network, model, shipped, "fp32")
+def failed(report: ParityReport) -> set[str]:
+    return {c.name for c in report.checks if not c.passed}
 
 
-def test_a_faithful_model_passes(network, exported, shipped) -> None:
-    report = judge(network, exported["fp32"], shipped)
+def test_a_faithful_model_passes(reference, exported) -> None:
+    report = judge(reference, exported["fp32"])
     assert report.failures == ()
     assert report.max_difference < 1e-4
     assert report.dice_pooled > 0.9999
     assert 0.005 < report.foreground < 0.5
-    assert report.truth_dice_reference is not None
-    assert report.truth_dice_reference > 0.4, "the shared training learnt too little to prove anything"
+    assert report.compared == 8 + 5  # shipped and hostile
+    assert report.truth is not None
+    assert report.truth.pooled_reference > 0.4, "the shared training learnt too little to prove anything"
+    assert report.truth.interval is not None
+    assert report.truth.interval[0] <= report.truth.loss <= report.truth.interval[1] + 1e-12
 
 
-@pytest.mark.parametrize("change", [negate_one_convolution, shift_last_bias, swap_channels])
-def test_a_tampered_graph_fails(network, shipped, tampered, change) -> None:
-    report = judge(network, tampered(change), shipped)
-    text = "; ".join(report.failures)
-    assert "a logit differs by" in text
-    assert "of the mask pixels flip" in text
-    assert "from the threshold" in text
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (negate_one_convolution, {"logits", "farthest flip", "flips", "Dice"}),
+        (negate_the_largest_weight_of_the_last_convolution, {"logits", "farthest flip"}),
+        (swap_channels, {"logits", "farthest flip", "flips", "Dice"}),
+        (align_corners, {"logits", "farthest flip", "flips", "Dice"}),
+        (shift_last_bias, {"logits", "farthest flip", "flips", "Dice"}),
+    ],
+)
+def test_a_tampered_graph_fails(reference, tampered, change, names: set[str]) -> None:
+    report = judge(reference, tampered(change))
+    assert failed(report) >= names
+    assert "golden logits" in failed(report)  # seen at the place of use, too, without the checkpoint
 
 
 @pytest.mark.parametrize("change", [negate_one_convolution, shift_last_bias])
-def test_int8_tolerances_still_catch_a_tampered_graph(network, shipped, tampered, change) -> None:
-    assert check_parity(network, tampered(change), shipped, "int8").failures
+def test_int8_tolerances_still_catch_a_tampered_graph(reference, tampered, change) -> None:
+    assert failed(judge(reference, tampered(change), "int8")) - {"golden logits"}
 
 
-def test_an_opset_9_file_is_caught_by_its_masks(network, trained: Path, shipped, tmp_path: Path) -> None:
+def rewrite_contract(source: Path, target: Path, **changes: object) -> Path:
+    embed_contract(source, target, replace(read_contract(source), **changes))
+    return target
+
+
+def test_a_wrong_threshold_is_caught_by_name(reference, exported, tmp_path: Path) -> None:
+    model = rewrite_contract(exported["fp32"], tmp_path / "m.onnx", output=Output(threshold=0.3))
+    report = judge(reference, model)
+    assert failed(report) == {"contract"}
+    assert "output.threshold is 0.3, the checkpoint's is 0.5" in report.failures[0]
+
+
+def test_altered_golden_logits_are_caught_by_name(reference, exported, tmp_path: Path, capsys) -> None:
+    golden = read_contract(exported["fp32"]).golden
+    logits = np.frombuffer(zlib.decompress(base64.b64decode(golden.logits)), "<f2") + np.float16(0.5)
+    packed = base64.b64encode(zlib.compress(logits.tobytes())).decode()
+    model = rewrite_contract(exported["fp32"], tmp_path / "m.onnx", golden=replace(golden, logits=packed))
+    report = judge(reference, model)
+    assert failed(report) == {"golden logits"}
+    assert "mask pixels flip against the golden logits in the file" in report.failures[0]
+    assert infer(["--self-test", "--model", str(model), "--device", "cpu"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_a_truncated_file_is_refused(reference, exported, tmp_path: Path) -> None:
+    for share in (0.3, 0.9, 0.9999):
+        data = exported["fp32"].read_bytes()
+        (tmp_path / "m.onnx").write_bytes(data[: int(len(data) * share)])
+        with pytest.raises(ModelError, match=r"m\.onnx"):
+            judge(reference, tmp_path / "m.onnx")
+
+
+def test_an_opset_9_file_is_caught_by_its_masks(reference, trained: Path, tmp_path: Path) -> None:
     """Its Upsample aligns pixels otherwise than PyTorch; nothing but numbers would tell."""
     contract = load_network(trained / "best.safetensors")[1]
-    form = ExportForm(network, 64, 16).eval()
+    form = ExportForm(reference.network, 64, 16).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -68,7 +123,7 @@ def test_an_opset_9_file_is_caught_by_its_masks(network, trained: Path, shipped,
             dynamic_axes={"pixels": {0: "batch"}, "logits": {0: "batch"}},
         )  # fmt: skip
     embed_contract(tmp_path / "nine.onnx", tmp_path / "model.onnx", contract)
-    report = judge(network, tmp_path / "model.onnx", shipped)
+    report = judge(reference, tmp_path / "model.onnx")
     assert report.max_difference > 0.1
     assert report.flips > 100
     assert any("a logit differs" in f for f in report.failures)
@@ -88,7 +143,7 @@ def test_masks_of_an_untrained_network_prove_nothing(trained: Path, tmp_path: Pa
 
 
 def test_a_failure_leaves_an_earlier_file_untouched(trained: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    real = export.trace
+    real = build.trace
 
     def wrong(network, size, output_stride, opset, path) -> str:
         name = real(network, size, output_stride, opset, path)
@@ -97,7 +152,7 @@ def test_a_failure_leaves_an_earlier_file_untouched(trained: Path, tmp_path: Pat
         onnx.save(model, path)
         return name
 
-    monkeypatch.setattr(export, "trace", wrong)
+    monkeypatch.setattr(build, "trace", wrong)
     target = tmp_path / "model.onnx"
     arguments = [str(trained / "best.safetensors"), "--out", str(target)]
     assert main(arguments) == 1
@@ -110,9 +165,9 @@ def test_a_failure_leaves_an_earlier_file_untouched(trained: Path, tmp_path: Pat
     assert "worst slice: " in error
     assert "the earlier file is untouched" in error
     assert target.read_bytes() == b"earlier"
-    assert json.loads((tmp_path / "model.rejected.json").read_text())["failures"]
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.rejected.json"]
-    monkeypatch.setattr(export, "trace", real)
+    assert not json.loads((tmp_path / "model.rejected.json").read_text())["passed"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.rejected.json", "model.rejected.png"]
+    monkeypatch.setattr(build, "trace", real)
     assert main(arguments) == 0
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.parity.json"]
 
@@ -158,9 +213,9 @@ def test_each_limit_fails_just_past_its_value(change, message: str) -> None:
     good = np.full((100, 100), -5, np.float32)
     good[:10] = 5
     expected, found = change(good)
-    masks = _Masks(0.5, LIMITS)
+    masks = Comparison(0.5, LIMITS)
     masks.add(ParitySlice("a", np.zeros((100, 100, 3), np.uint8)), expected, found)
-    failures = masks.report("int8", expected, found, 0.0).failures
+    failures = masks.report("int8", 0.0, None).failures
     assert [message in f for f in failures] == ([True] if message else [])
 
 
@@ -171,9 +226,9 @@ def test_dice_batch_size_and_nan_have_limits_of_their_own() -> None:
     strict = Tolerance(logit=9, difference=99, flips=1, dice=0.97, loss=0.01)
 
     def failures(found: np.ndarray, tolerance: Tolerance, batch_difference: float = 0.0) -> list[str]:
-        masks = _Masks(0.5, tolerance)
+        masks = Comparison(0.5, tolerance)
         masks.add(ParitySlice("a", np.zeros((100, 100, 3), np.uint8), truth), good, found)
-        return list(masks.report("int8", good, found, batch_difference).failures)
+        return list(masks.report("int8", batch_difference, None).failures)
 
     shrunk = good.copy()
     shrunk[9] = -5  # Dice 0.947
@@ -183,18 +238,19 @@ def test_dice_batch_size_and_nan_have_limits_of_their_own() -> None:
     assert ["a logit differs by 10" in f for f in failures(shrunk, replace(strict, dice=0, loss=1, difference=9))] == [
         True
     ]
-    assert ["with the batch size" in f for f in failures(good, strict, 2e-3)] == [True]
+    assert ["with batch size or threads" in f for f in failures(good, strict, 2e-3)] == [True]
     assert any("a logit differs by inf" in f for f in failures(good * np.nan, strict))
 
 
 def test_logits_that_change_with_the_batch_size_are_seen(exported) -> None:
     from segport.segmenter import Segmenter
-    from segport_export.parity import BATCH_SIZES, _batch_difference
+    from segport_export.parity import call_difference
+    from segport_export.tolerance import BATCH_SIZES
 
     segmenter = Segmenter(exported["fp32"], device="cpu")
     prepared = [np.full((64, 64, 3), value, np.uint8) for value in (10, 90, 200)]
     found = segmenter.logits(np.stack(prepared))
-    assert _batch_difference(segmenter, prepared, found) < 1e-3
+    assert call_difference(segmenter, prepared, found) < 1e-3
     asked: list[int] = []
 
     class Moody:
@@ -202,7 +258,7 @@ def test_logits_that_change_with_the_batch_size_are_seen(exported) -> None:
             asked.append(len(batch))
             return np.full((len(batch), 64, 64), np.nan if len(batch) == 5 else 0, np.float32)
 
-    assert _batch_difference(Moody(), prepared, np.zeros((3, 64, 64), np.float32)) == np.inf  # type: ignore[arg-type]
+    assert call_difference(Moody(), prepared, np.zeros((3, 64, 64), np.float32)) == np.inf  # type: ignore[arg-type]
     assert tuple(asked) == BATCH_SIZES
 
 
@@ -229,6 +285,43 @@ def test_another_opset_or_external_weights_are_refused(exported) -> None:
         check_form(model, 17)
 
 
-def test_a_stripped_contract_is_refused(network, shipped, tampered: Callable) -> None:
+def test_a_stripped_contract_is_refused(reference, tampered: Callable) -> None:
     with pytest.raises(ModelError, match="holds no segport contract"):
-        judge(network, tampered(lambda m: m.ClearField("metadata_props")), shipped)
+        judge(reference, tampered(lambda m: m.ClearField("metadata_props")))
+
+
+def test_a_budget_of_the_user_replaces_the_precisions() -> None:
+    good = np.full((100, 100), -5, np.float32)
+    good[:10] = 5
+    shrunk = good.copy()
+    shrunk[9] = -0.1
+    masks = Comparison(0.5, TOLERANCES["int8"])
+    for patient in ("a", "b"):
+        truth = np.asarray(good > 0, np.uint8)
+        found = shrunk if patient == "a" else good
+        masks.add(ParitySlice(patient, np.zeros((100, 100, 3), np.uint8), truth, patient), good, found)
+    for budget, fails in ((None, True), (0.02, True), (0.03, False)):
+        report = masks.report("int8", 0.0, budget)
+        assert ("Dice budget" in failed(report)) is fails
+        assert report.truth.loss == pytest.approx(0.0263, abs=1e-4)  # mean of 0.0526 and 0
+        assert report.truth.interval == pytest.approx((0, 0.0526), abs=1e-4)
+
+
+def test_hostile_slices_count_for_logits_and_flips_but_not_for_dice() -> None:
+    good = np.full((64, 64), -5, np.float32)
+    good[:10] = 5
+    masks = Comparison(0.5, TOLERANCES["fp32"])
+    masks.add(ParitySlice("a", np.zeros((64, 64, 3), np.uint8)), good, good)
+    masks.add(ParitySlice("noise", np.zeros((64, 64, 3), np.uint8), hostile=True), good, -good)
+    report = masks.report("fp32", 0.0, None)
+    assert failed(report) == {"logits", "farthest flip", "flips"}
+    assert report.dice_pooled == 1
+    assert report.worst_slice.name == "noise"
+    lenient = Comparison(0.5, TOLERANCES["int8"])
+    lenient.add(ParitySlice("a", np.zeros((64, 64, 3), np.uint8)), good, good)
+    lenient.add(ParitySlice("noise", np.zeros((64, 64, 3), np.uint8), hostile=True), good, -good)
+    report = lenient.report("int8", 0.0, None)
+    assert report.failures == ()
+    assert "not judged in int8); worst: noise (4096 pixels flip, farthest 5" in report.rows()["no slices"]
+    names = [s.name for s in hostile_slices()]
+    assert names == ["constant 0", "constant 128", "constant 255", "saturated", "noise"]
