@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from segport_export.graph import Builder, convolution_attributes, given, static_shape, values
+from segport_export.graph import Builder, convolution_attributes, given, same_convolutions, static_shape, values
 
 
 def merge_parallel_branches(graph: ir.Graph) -> int:
@@ -12,12 +12,13 @@ def merge_parallel_branches(graph: ir.Graph) -> int:
     The Concat's order changes, so its one reader, a 1x1 convolution, gets its input channels in the new order. Returns
     how many convolutions were merged.
     """
-    for concat in [n for n in graph if n.op_type == "Concat"]:
+    plain = {c.node for c in same_convolutions(graph) if c.kernel == 1}
+    for concat in [n for n in graph if n.op_type == "Concat" and n.attributes["axis"].as_int() == 1]:
         readers = concat.outputs[0].consumers()
-        branches = [_branch(given(v)) for v in concat.inputs]
+        branches = [b if (b := _branch(given(v))) in plain else None for v in concat.inputs]
         pixels = next((b.inputs[0] for b in branches if b is not None), None)
         chosen = [i for i, b in enumerate(branches) if b is not None and b.inputs[0] is pixels]
-        if len(chosen) < 2 or [r.op_type for r in readers] != ["Conv"]:
+        if len(chosen) < 2 or len(readers) != 1 or readers[0] not in plain:
             continue
         merged = [b for i in chosen if (b := branches[i]) is not None]
         build = Builder(graph)
@@ -42,11 +43,11 @@ def merge_parallel_branches(graph: ir.Graph) -> int:
 
 
 def _branch(value: ir.Value) -> ir.Node | None:
-    """Return the 1x1 convolution whose Relu this is, if nothing else reads either."""
+    """Return the convolution, with a bias, whose Relu this is, if nothing else reads either."""
     relu = value.producer()
     if relu is None or relu.op_type != "Relu" or len(value.consumers()) != 1:
         return None
     conv = given(relu.inputs[0]).producer()
     if conv is None or conv.op_type != "Conv" or len(conv.outputs[0].consumers()) != 1:
         return None
-    return conv if static_shape(given(conv.inputs[1]))[2:] == [1, 1] and len(conv.inputs) == 3 else None
+    return conv if len(conv.inputs) == 3 else None

@@ -56,7 +56,7 @@ def command(*, as_json: bool, **options: Any) -> int:
         click.echo(json.dumps(document | lists | {"parity": result.parity.as_json()}))
         return 0
     for name, value in result.parity.rows().items():
-        click.echo(f"{name:22} {value}")
+        click.echo(f"{name:22} {value}".encode("utf-8", "backslashreplace").decode())  # names may hold any byte
     if settings.rewrite:
         click.echo(f"{'rewritten':22} {', '.join(result.rewrites) or 'nothing to rewrite'}")
     if result.kept:

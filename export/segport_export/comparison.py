@@ -60,7 +60,7 @@ class Comparison:
         judged = list(filter(self._judged, self.slices))
         largest = max(s.max_difference for s in judged)
         farthest = max(s.worst_flip for s in judged)
-        flips = sum(s.flips for s in judged)
+        flips, mean = sum(s.flips for s in judged), fmean(self.differences)
         share, dice, foreground = flips / self.pixels, self.between.dice, self.foreground / max(self.counted, 1)
         truth = self._truth(t.loss if budget is None else budget)
         checks = [
@@ -75,6 +75,7 @@ class Comparison:
                 largest <= t.difference,
                 f"a logit differs by {largest:.4g}, at most {t.difference:g} is allowed",
             ),
+            Check("mean", mean <= t.mean, f"logits differ by {mean:.4g} on average, at most {t.mean:g} is allowed"),
             Check(
                 "farthest flip",
                 farthest <= t.logit,
@@ -91,13 +92,15 @@ class Comparison:
         if truth is not None:
             lost = f"Dice against the truth falls by {truth.loss:.4f}, at most {truth.budget:g} is allowed"
             checks.append(Check("Dice budget", truth.loss <= truth.budget, lost))
+        elif budget is not None:
+            checks.append(Check("Dice budget", False, "no slice has a true mask that shows what Dice is lost"))
         return ParityReport(
             precision=precision,
             compared=len(judged),
             pixels=self.pixels,
             foreground=foreground,
             max_difference=largest,
-            mean_difference=fmean(self.differences),
+            mean_difference=mean,
             flips=flips,
             worst_flip=farthest,
             dice_pooled=dice,

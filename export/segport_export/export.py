@@ -47,23 +47,25 @@ def export_model(settings: ExportSettings, say: Say = lambda _: None) -> ExportR
     run = RunData.beside(settings.checkpoint)
     try:
         settings.out.parent.mkdir(parents=True, exist_ok=True)
+        if settings.junit is not None:
+            settings.junit.unlink(missing_ok=True)  # one of an earlier run would pass for this one's
     except OSError as error:
-        raise OutputError(f"{settings.out.parent}: cannot be created ({error.strerror})") from error
+        raise OutputError(f"{error.filename}: cannot be written ({error.strerror})") from error
     with TemporaryDirectory(prefix=".seg-export-", dir=settings.out.parent) as folder:
         reference = Reference(network, contract, parity_slices(run, settings.parity, contract))
         build = Build(network, contract, settings, Path(folder))
         candidate, report, kept = _prove(build, reference, run, say)
-        if settings.junit is not None:
-            report.write_junit(settings.junit, settings.out.name)
         rejected = [settings.out.with_suffix(suffix) for suffix in (".rejected.json", ".rejected.png")]
         if report.failures:
             write_json(rejected[0], report.as_json())
             write_png(rejected[1], report.overlay)
+            _write_junit(report, settings)
             raise GateError(_explain(report, settings))
         _put_in_place(candidate, report, settings.out)
         write_json(settings.out.with_suffix(".parity.json"), report.as_json())
         for path in rejected:
             path.unlink(missing_ok=True)
+        _write_junit(report, settings)
     export = candidate.contract.export
     rewrites = export.rewrites if export else ()
     return ExportResult(settings.out, settings.out.stat().st_size, build.exporter, rewrites, kept, report)
@@ -107,6 +109,11 @@ def _put_in_place(candidate: Candidate, report: ParityReport, out: Path) -> None
             raise GateError("the finished file gives other logits than the one that passed; nothing was written")
 
 
+def _write_junit(report: ParityReport, settings: ExportSettings) -> None:
+    if settings.junit is not None:
+        report.write_junit(settings.junit, settings.out.name)
+
+
 def _explain(report: ParityReport, settings: ExportSettings) -> str:
     problems = "\n".join(f"  {f}" for f in report.failures)
     kept = "; the earlier file is untouched" if settings.out.exists() else "; no file was written"
@@ -115,7 +122,12 @@ def _explain(report: ParityReport, settings: ExportSettings) -> str:
         f"  worst slice: {report.worst_slice}",
         f"figures: {settings.out.with_suffix('.rejected.json')}, that slice: .rejected.png beside it{kept}",
     ]
-    if report.precision == "int8" and not report.proves_nothing:
-        lines.insert(1, f"  with {KEPT[-1]} sensitive layers in fp32, too; remedy: train longer, --calibration-slices"
-                        f" {4 * settings.calibration_slices}, or --precision fp32")  # fmt: skip
+    if not report.proves_nothing:
+        more = f"--calibration-slices {4 * settings.calibration_slices}, --calibration DATA, or --precision fp32"
+        lines.insert(
+            1,
+            f"  with {KEPT[-1]} sensitive layers in fp32, too; remedy: train longer, {more}"
+            if report.precision == "int8"
+            else "  remedy: --no-rewrite, then another --opset, show what is at fault; please report it",
+        )
     return "\n".join(lines)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from segport.contract import ModelContract
+from segport.errors import GateError, ModelError
 from segport.golden import self_test
 from segport.preprocess import prepare, stack
 from segport.segmenter import Segmenter
@@ -50,11 +51,15 @@ def check_parity(reference: Reference, model: Path, precision: str, *, budget: f
 
     `budget`: Dice that may be lost against the truth (default: the precision's). Returns a report whose `failures` say
     what is out of tolerance; reference masks with less than 0.5 % or more than 50 % foreground are such a failure
-    (nothing to prove). Raises `ModelError` when the file is refused.
+    (nothing to prove). Raises `ModelError` when the file is refused, `GateError` when it gives no finite logits.
     """
     segmenter = Segmenter(model, device="cpu")
     prepared = reference.prepared
-    found = np.concatenate([segmenter.logits(stack(prepared[i : i + CHUNK])) for i in range(0, len(prepared), CHUNK)])
+    try:
+        parts = [segmenter.logits(stack(prepared[i : i + CHUNK])) for i in range(0, len(prepared), CHUNK)]
+    except ModelError as error:
+        raise GateError(f"the {precision} model fails on slices of the gate: {error}") from error
+    found = np.concatenate(parts)
     masks = Comparison(reference.contract.output.threshold, TOLERANCES[precision])
     for one, a, b in zip(reference.slices, reference.logits, found, strict=True):
         masks.add(one, a, b)
@@ -70,14 +75,18 @@ def promises(contract: ModelContract, segmenter: Segmenter) -> list[Check]:
         wrong += [f"{part}.{name} is {a}, the checkpoint's is {b}" for (name, a), b in pairs if a != b]
     if found.origin.weights_sha256 != contract.origin.weights_sha256:
         wrong.append("it was exported from other weights")
-    checks = [Check("contract", not wrong, f"the file's contract differs: {'; '.join(wrong) or 'in nothing'}")]
+    checks = []
     if found.golden is not None:
+        limits = TOLERANCES[found.export.precision if found.export else "fp32"]
+        if found.golden.tolerance > limits.logit or found.golden.flip_share > limits.flips:
+            wrong.append("its golden logits may differ by more than its precision allows")
         test = self_test(segmenter)
         text = (
             f"{test.flips} mask pixels flip against the golden logits in the file, the farthest {test.worst_flip:.4g}"
         )
         checks.append(Check("golden logits", test.passed, text))
-    return checks
+    text = f"the file's contract differs: {'; '.join(wrong) or 'in nothing'}"
+    return [Check("contract", not wrong, text), *checks]
 
 
 def call_difference(segmenter: Segmenter, prepared: Sequence[NDArray[np.uint8]], found: NDArray[np.float32]) -> float:

@@ -1,5 +1,6 @@
 """What the gate measured and what it says about it: for people, for machines, for CI (JUnit), for the contract."""
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from segport.outputs import write_bytes
 from segport_export.tolerance import Tolerance
 
-NAMING = ("slices", "worst_slice", "patients")  # entries that name slices or patients: they stay out of a model
+NAMING = ("slices", "worst_slice")  # entries that name slices, and so patients: they stay out of a model
+_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,12 @@ class ParityReport:
             "testsuite", name="seg-export parity", tests=str(len(self.checks)), failures=str(len(failures)), errors="0"
         )
         for check in self.checks:
-            case = ElementTree.SubElement(suite, "testcase", classname=model, name=check.name)
+            case = ElementTree.SubElement(suite, "testcase", classname=_xml(model), name=check.name)
             if check.passed:
-                ElementTree.SubElement(case, "system-out").text = check.text
+                ElementTree.SubElement(case, "system-out").text = _xml(check.text)
             else:
-                ElementTree.SubElement(case, "failure", message=check.text).text = f"worst slice: {self.worst_slice}"
+                failure = ElementTree.SubElement(case, "failure", message=_xml(check.text))
+                failure.text = _xml(f"worst slice: {self.worst_slice}")
         suites = ElementTree.Element("testsuites")
         suites.append(suite)
         write_bytes(path, ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True))
@@ -137,7 +140,8 @@ class ParityReport:
         t = self.tolerance
         rows = {
             "slices compared": f"{self.compared} ({self.foreground:.2%} foreground)",
-            "logit difference": f"largest {self.max_difference:.3g}, mean {self.mean_difference:.3g}",
+            "logit difference": f"largest {self.max_difference:.3g}",
+            "on average": f"{self.mean_difference:.3g}, at most {t.mean:g} is allowed",
             "mask pixels that flip": f"{self.flips} of {self.pixels} ({self.flip_share:.4%}), at most {t.flips:.3%}",
             "farthest flip": f"{self.worst_flip:.3g} from the threshold's logit, at most {t.logit:g} is allowed",
             "Dice between masks": f"pooled {self.dice_pooled:.5f}, at least {t.dice} is needed",
@@ -154,9 +158,15 @@ class ParityReport:
                 f" {d.per_patient_reference:.4f}, {d.per_patient_candidate:.4f} mean per patient ({d.patients})"
             )
             between = f" (95 % between {d.interval[0]:+.4f} and {d.interval[1]:+.4f})" if d.interval else ""
+            pooled = d.pooled_reference - d.pooled_candidate
             mean = d.per_patient_reference - d.per_patient_candidate
-            rows["Dice lost"] = f"{mean:+.4f} mean per patient{between}, budget {d.budget:g}"
+            rows["Dice lost"] = f"{pooled:+.4f} pooled, {mean:+.4f} mean per patient{between}, budget {d.budget:g}"
         return rows
+
+
+def _xml(text: str) -> str:
+    """Return text without the characters that XML forbids: file names hold any byte."""
+    return _NOT_XML.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _finite_entries(document: dict[str, Any]) -> dict[str, Any]:

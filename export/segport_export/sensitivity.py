@@ -18,11 +18,13 @@ def rank_layers(float_graph: Path, int8_graph: Path, reference: Reference, folde
     """Return the names of convolutions, the most sensitive first.
 
     Each in turn gets its fp32 weights back in the int8 graph; what counts is how far logits of pixels near the
-    threshold (those that int8 may flip) then still are from the reference. `folder`: for temporary files.
+    threshold (those that int8 may flip) then still are from the reference. Ranges of activations stay: between two
+    quantised layers a tensor is quantised whatever its layer is. `folder`: for temporary files.
     """
     expected, pixels = _near(reference)
     centre = logit(reference.contract.output.threshold)
     near = np.abs(expected - centre) <= TOLERANCES["int8"].logit
+    near |= not near.any()  # no pixel near the threshold: all count
     weights = {t.name: t for t in onnx.load(float_graph).graph.initializer}
     kernels = {n.name: weights[n.input[1]] for n in onnx.load(float_graph).graph.node if n.op_type == "Conv"}
     model, variant = onnx.load(int8_graph), folder / "variant.onnx"

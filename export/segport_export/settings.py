@@ -39,6 +39,10 @@ class ExportSettings:
     junit: Path | None = None
 
     def __post_init__(self) -> None:
+        self._check_opset()
+        self._check_rest()
+
+    def _check_opset(self) -> None:
         if self.opset < OLDEST_OPSET:
             raise UsageError(
                 f"--opset {self.opset}: opsets below {OLDEST_OPSET} have no resize that matches PyTorch's"
@@ -50,6 +54,8 @@ class ExportSettings:
             raise UsageError(
                 f"--precision int8 needs --opset {INT8_OPSET} or newer (scales per channel), not {self.opset}"
             )
+
+    def _check_rest(self) -> None:
         if self.calibration_slices < 1:
             raise UsageError(f"--calibration-slices is {self.calibration_slices}, expected 1 or more")
         if self.reduce_range and self.precision != "int8":
@@ -58,5 +64,7 @@ class ExportSettings:
             raise UsageError(f"--batch is {self.batch}, expected dynamic, or 1 or more")
         if self.dice_budget is not None and not 0 <= self.dice_budget <= 1:
             raise UsageError(f"--dice-budget is {self.dice_budget:g}, expected a Dice between 0 and 1")
-        if self.out.suffix != ".onnx":
-            raise UsageError(f"--out {self.out}: expected a name that ends in .onnx")
+        if self.precision not in PRECISIONS:
+            raise UsageError(f"--precision {self.precision}: expected one of {', '.join(PRECISIONS)}")
+        if self.out.suffix != ".onnx" or self.out.is_dir():
+            raise UsageError(f"--out {self.out}: expected a file whose name ends in .onnx")

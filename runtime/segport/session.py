@@ -56,7 +56,7 @@ class Session:
         """
         size = self.batch or max(len(batch), 1)
         try:
-            calls = [self.runner.run(_filled(batch[i : i + size], size)) for i in range(0, len(batch), size)]
+            calls = [self.runner.run(_filled(batch[i : i + size], size)) for i in range(0, max(len(batch), 1), size)]
         except ModelError as error:
             raise ModelError(
                 f"inference of {len(batch)} slices failed on {self.provider}: {error};"

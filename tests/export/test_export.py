@@ -114,6 +114,18 @@ def test_rewritten_or_not_the_logits_are_the_same(trained: Path, exported, tmp_p
     assert path.stat().st_size > 1.3 * exported["fp32"].stat().st_size
 
 
+def test_fp16_of_a_fixed_batch_passes_the_gate_and_runs(trained: Path, tmp_path: Path, capsys) -> None:
+    path, out = tmp_path / "half.onnx", tmp_path / "out"
+    options = f"--precision fp16 --batch 5 --parity {SAMPLE_DATA}"
+    assert main([str(trained / "best.safetensors"), "--out", str(path), *options.split()]) == 0
+    assert infer(["--self-test", "--model", str(path), "--device", "cpu"]) == 0
+    assert infer([str(SAMPLE_DATA), "--model", str(path), "--out", str(out), "--score", "--device", "cpu"]) == 0
+    assert json.loads((out / "run.json").read_text())["batch_size"] == 5
+    parity = read_contract(path).export.parity
+    assert parity["compared"] == 48 + 8 + 5
+    assert 0 < parity["max_difference"] < 0.2
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -127,7 +139,7 @@ def test_rewritten_or_not_the_logits_are_the_same(trained: Path, exported, tmp_p
         ("--reduce-range", "about int8 weights, not --precision fp32"),
         ("--calibration-slices 0", "--calibration-slices is 0"),
         ("--precision int4", "Invalid value"),
-        ("--out model.bin", "expected a name that ends in .onnx"),
+        ("--out model.bin", "expected a file whose name ends in .onnx"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_up_front(tmp_path: Path, capsys, options: str, reason: str) -> None:

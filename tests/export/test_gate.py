@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -223,7 +224,7 @@ def test_dice_batch_size_and_nan_have_limits_of_their_own() -> None:
     good = np.full((100, 100), -5, np.float32)
     good[:10] = 5
     truth = np.asarray(good > 0, np.uint8)
-    strict = Tolerance(logit=9, difference=99, flips=1, dice=0.97, loss=0.01)
+    strict = Tolerance(logit=9, difference=99, mean=99, flips=1, dice=0.97, loss=0.01)
 
     def failures(found: np.ndarray, tolerance: Tolerance, batch_difference: float = 0.0) -> list[str]:
         masks = Comparison(0.5, tolerance)
@@ -240,6 +241,7 @@ def test_dice_batch_size_and_nan_have_limits_of_their_own() -> None:
     ]
     assert ["with batch size or threads" in f for f in failures(good, strict, 2e-3)] == [True]
     assert any("a logit differs by inf" in f for f in failures(good * np.nan, strict))
+    assert ["logits differ by 45 on average" in f for f in failures(good * 10, replace(strict, mean=0.5))] == [True]
 
 
 def test_logits_that_change_with_the_batch_size_are_seen(exported) -> None:
@@ -307,6 +309,41 @@ def test_a_budget_of_the_user_replaces_the_precisions() -> None:
         assert report.truth.interval == pytest.approx((0, 0.0526), abs=1e-4)
 
 
+def test_a_budget_needs_masks_to_hold_it_against() -> None:
+    good = np.full((64, 64), -5, np.float32)
+    good[:10] = 5
+    masks = Comparison(0.5, TOLERANCES["fp32"])
+    masks.add(ParitySlice("a", np.zeros((64, 64, 3), np.uint8)), good, good)
+    assert failed(masks.report("fp32", 0.0, None)) == set()
+    assert failed(masks.report("fp32", 0.0, 0.01)) == {"Dice budget"}
+
+
+def test_logits_that_are_not_finite_are_the_gates_business(reference, tampered) -> None:
+    def overflow(model: onnx.ModelProto) -> None:
+        last = [n for n in model.graph.node if n.op_type == "Conv"][-1]
+        (bias,) = [t for t in model.graph.initializer if t.name == last.input[2]]
+        bias.CopyFrom(onnx.numpy_helper.from_array(np.full(1, np.inf, np.float32), bias.name))
+
+    with pytest.raises(GateError, match=r"the fp32 model fails on slices of the gate: .*not finite"):
+        judge(reference, tampered(overflow))
+
+
+def test_golden_logits_with_limits_of_their_own_are_caught(reference, exported, tmp_path: Path) -> None:
+    golden = replace(read_contract(exported["fp32"]).golden, tolerance=1e9, flip_share=1.0)
+    report = judge(reference, rewrite_contract(exported["fp32"], tmp_path / "m.onnx", golden=golden))
+    assert failed(report) == {"contract"}
+    assert "may differ by more than its precision allows" in report.failures[0]
+
+
+def test_junit_holds_no_character_that_xml_forbids(tmp_path: Path) -> None:
+    good = np.full((64, 64), -5, np.float32)
+    masks = Comparison(0.5, TOLERANCES["fp32"])
+    masks.add(ParitySlice("a\x01\udce9<b>", np.zeros((64, 64, 3), np.uint8)), good, good)
+    masks.report("fp32", 0.0, None).write_junit(tmp_path / "j.xml", "m\x02.onnx")
+    (failure,) = ElementTree.parse(tmp_path / "j.xml").getroot().iter("failure")
+    assert "a\\x01\\udce9<b>" in (failure.text or "")
+
+
 def test_hostile_slices_count_for_logits_and_flips_but_not_for_dice() -> None:
     good = np.full((64, 64), -5, np.float32)
     good[:10] = 5
@@ -314,7 +351,7 @@ def test_hostile_slices_count_for_logits_and_flips_but_not_for_dice() -> None:
     masks.add(ParitySlice("a", np.zeros((64, 64, 3), np.uint8)), good, good)
     masks.add(ParitySlice("noise", np.zeros((64, 64, 3), np.uint8), hostile=True), good, -good)
     report = masks.report("fp32", 0.0, None)
-    assert failed(report) == {"logits", "farthest flip", "flips"}
+    assert failed(report) == {"logits", "mean", "farthest flip", "flips"}
     assert report.dice_pooled == 1
     assert report.worst_slice.name == "noise"
     lenient = Comparison(0.5, TOLERANCES["int8"])

@@ -122,6 +122,27 @@ def test_a_size_that_is_not_constant_is_refused(graph: Path, tmp_path: Path) -> 
         rewrite(tmp_path / "dynamic.onnx", tmp_path / "r.onnx", FLOAT_REWRITES)
 
 
+@pytest.mark.parametrize("attribute", [{"strides": [2, 2]}, {"pads": [1] * 4}])
+def test_branches_that_are_no_plain_1x1_are_left_alone(tmp_path: Path, attribute: dict[str, list[int]]) -> None:
+    tensors = {f"w{k}": np.ones((2, 3, 1, 1), np.float32) for k in (1, 2)} | {"b": np.ones(2, np.float32)}
+    tensors |= {"w3": np.ones((1, 4, 1, 1), np.float32), "b3": np.ones(1, np.float32)}
+    side = 4 if "strides" in attribute else 10
+    nodes = [helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT)]
+    for k in (1, 2):
+        nodes.append(helper.make_node("Conv", ["x", f"w{k}", "b"], [f"c{k}"], **attribute))
+        nodes.append(helper.make_node("Relu", [f"c{k}"], [f"r{k}"]))
+    nodes.append(helper.make_node("Concat", ["r1", "r2"], ["j"], axis=1))
+    nodes.append(helper.make_node("Conv", ["j", "w3", "b3"], ["y"]))
+    graph = helper.make_graph(
+        nodes, "branches",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1, side, side])],
+        [numpy_helper.from_array(v, k) for k, v in tensors.items()],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "b.onnx")
+    assert rewrite(tmp_path / "b.onnx", tmp_path / "r.onnx", (merge_parallel_branches,)) == ()
+
+
 @given(size=st.integers(1, 24), kernel=st.sampled_from([1, 3, 5]), dilation=st.integers(1, 40))
 def test_bands_name_exactly_the_taps_that_read_data(size: int, kernel: int, dilation: int) -> None:
     covered = 0
