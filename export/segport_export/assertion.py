@@ -19,7 +19,8 @@ def assert_parity(
     `slices`: a folder, as for `seg-infer`, with masks where there are some (None: what the checkpoint's run did not
     train on, where it is here); the shipped synthetic slices are always compared too. The limits are those of the
     precision that the model's contract names. Raises `GateError` with each figure that is out of tolerance and the
-    worst slice, and `ModelError` or `SliceError` for files that cannot be used.
+    worst slice, `UsageError` when `slices` holds none that was not trained on, `ModelError` or `SliceError` for files
+    that cannot be used.
     """
     network, contract = load_network(Path(checkpoint))
     found = read_contract(Path(model))

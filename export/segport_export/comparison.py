@@ -63,10 +63,9 @@ class Comparison:
         flips, mean = sum(s.flips for s in judged), fmean(self.differences)
         share, dice, foreground = flips / self.pixels, self.between.dice, self.foreground / max(self.counted, 1)
         truth = self._truth(t.loss if budget is None else budget)
-        held = (
-            f"the reference masks hold {foreground:.2%} foreground, expected {FOREGROUND[0]:.1%} to {FOREGROUND[1]:.0%}"
-        )
-        if FOREGROUND[0] <= foreground <= FOREGROUND[1]:
+        low, high = FOREGROUND
+        held = f"the reference masks hold {foreground:.2%} foreground, expected {low:.1%} to {high:.0%}"
+        if low <= foreground <= high:
             something = Check("something to prove", True, held)
         else:
             remedy = "remedy: train longer, or --parity DATA with tumour slices"

@@ -25,8 +25,9 @@ def rank_layers(float_graph: Path, int8_graph: Path, reference: Reference, folde
     centre = logit(reference.contract.output.threshold)
     near = np.abs(expected - centre) <= TOLERANCES["int8"].logit
     near |= not near.any()  # no pixel near the threshold: all count
-    weights = {t.name: t for t in onnx.load(float_graph).graph.initializer}
-    kernels = {n.name: weights[n.input[1]] for n in onnx.load(float_graph).graph.node if n.op_type == "Conv"}
+    original = onnx.load(float_graph).graph
+    weights = {t.name: t for t in original.initializer}
+    kernels = {n.name: weights[n.input[1]] for n in original.node if n.op_type == "Conv"}
     model, variant = onnx.load(int8_graph), folder / "variant.onnx"
     dequantized = {o for n in model.graph.node if n.op_type == "DequantizeLinear" for o in n.output}
     left: dict[str, float] = {}
