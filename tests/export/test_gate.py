@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -21,11 +20,8 @@ from segport.modelfile import read_contract
 from segport_export import build, export
 from segport_export.build import embed_contract
 from segport_export.cli import main
-from segport_export.comparison import Comparison
 from segport_export.parity import Reference, check_parity
 from segport_export.report import ParityReport
-from segport_export.subjects import ParitySlice, hostile_slices
-from segport_export.tolerance import TOLERANCES, Tolerance
 from segport_export.trace import ExportForm, check_form
 from segport_train.checkpoint import load_network, save_checkpoint
 from segport_train.model import SegmentationNetwork
@@ -186,64 +182,6 @@ def test_a_finished_file_that_differs_from_the_one_that_passed_is_not_written(
     assert not (tmp_path / "m.onnx").exists()
 
 
-# Logits of a 100x100 slice: tumour (+5) in the first ten rows, background (-5) below; then one thing is changed.
-LIMITS = TOLERANCES["int8"]
-FEW, MANY = int(1e4 * LIMITS.flips) - 1, int(1e4 * LIMITS.flips) + 1
-
-
-def flip(logits: np.ndarray, count: int, reference: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return reference and candidate in which `count` background pixels of this reference logit become tumour."""
-    expected, found = logits.copy(), logits.copy()
-    expected.flat[-count:] = reference
-    found.flat[-count:] = -reference
-    return expected, found
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda good: (good, good), ""),
-        (lambda good: flip(good, FEW, -LIMITS.logit + 0.1), ""),
-        (lambda good: flip(good, FEW, -LIMITS.logit - 0.1), "a mask pixel flips 2.1 from the threshold"),
-        (lambda good: flip(good, MANY, -0.1), "of the mask pixels flip"),
-        (lambda good: (-np.abs(good), -np.abs(good)), "nothing to prove"),
-        (lambda good: (np.abs(good), np.abs(good)), "nothing to prove"),
-    ],
-)
-def test_each_limit_fails_just_past_its_value(change, message: str) -> None:
-    good = np.full((100, 100), -5, np.float32)
-    good[:10] = 5
-    expected, found = change(good)
-    masks = Comparison(0.5, LIMITS)
-    masks.add(ParitySlice("a", np.zeros((100, 100, 3), np.uint8)), expected, found)
-    failures = masks.report("int8", 0.0, None).failures
-    assert [message in f for f in failures] == ([True] if message else [])
-
-
-def test_dice_batch_size_and_nan_have_limits_of_their_own() -> None:
-    good = np.full((100, 100), -5, np.float32)
-    good[:10] = 5
-    truth = np.asarray(good > 0, np.uint8)
-    strict = Tolerance(logit=9, difference=99, mean=99, flips=1, dice=0.97, loss=0.01)
-
-    def failures(found: np.ndarray, tolerance: Tolerance, batch_difference: float = 0.0) -> list[str]:
-        masks = Comparison(0.5, tolerance)
-        masks.add(ParitySlice("a", np.zeros((100, 100, 3), np.uint8), truth), good, found)
-        return list(masks.report("int8", batch_difference, None).failures)
-
-    shrunk = good.copy()
-    shrunk[9] = -5  # Dice 0.947
-    assert failures(good, strict) == []
-    assert ["Dice between the masks is 0.9474" in f for f in failures(shrunk, replace(strict, loss=1))] == [True]
-    assert ["Dice against the truth falls by 0.0526" in f for f in failures(shrunk, replace(strict, dice=0))] == [True]
-    assert ["a logit differs by 10" in f for f in failures(shrunk, replace(strict, dice=0, loss=1, difference=9))] == [
-        True
-    ]
-    assert ["with batch size or threads" in f for f in failures(good, strict, 2e-3)] == [True]
-    assert any("a logit differs by inf" in f for f in failures(good * np.nan, strict))
-    assert ["logits differ by 45 on average" in f for f in failures(good * 10, replace(strict, mean=0.5))] == [True]
-
-
 def test_logits_that_change_with_the_batch_size_are_seen(exported) -> None:
     from segport.segmenter import Segmenter
     from segport_export.parity import call_difference
@@ -292,32 +230,6 @@ def test_a_stripped_contract_is_refused(reference, tampered: Callable) -> None:
         judge(reference, tampered(lambda m: m.ClearField("metadata_props")))
 
 
-def test_a_budget_of_the_user_replaces_the_precisions() -> None:
-    good = np.full((100, 100), -5, np.float32)
-    good[:10] = 5
-    shrunk = good.copy()
-    shrunk[9] = -0.1
-    masks = Comparison(0.5, TOLERANCES["int8"])
-    for patient in ("a", "b"):
-        truth = np.asarray(good > 0, np.uint8)
-        found = shrunk if patient == "a" else good
-        masks.add(ParitySlice(patient, np.zeros((100, 100, 3), np.uint8), truth, patient), good, found)
-    for budget, fails in ((None, True), (0.02, True), (0.03, False)):
-        report = masks.report("int8", 0.0, budget)
-        assert ("Dice budget" in failed(report)) is fails
-        assert report.truth.loss == pytest.approx(0.0263, abs=1e-4)  # mean of 0.0526 and 0
-        assert report.truth.interval == pytest.approx((0, 0.0526), abs=1e-4)
-
-
-def test_a_budget_needs_masks_to_hold_it_against() -> None:
-    good = np.full((64, 64), -5, np.float32)
-    good[:10] = 5
-    masks = Comparison(0.5, TOLERANCES["fp32"])
-    masks.add(ParitySlice("a", np.zeros((64, 64, 3), np.uint8)), good, good)
-    assert failed(masks.report("fp32", 0.0, None)) == set()
-    assert failed(masks.report("fp32", 0.0, 0.01)) == {"Dice budget"}
-
-
 def test_logits_that_are_not_finite_are_the_gates_business(reference, tampered) -> None:
     def overflow(model: onnx.ModelProto) -> None:
         last = [n for n in model.graph.node if n.op_type == "Conv"][-1]
@@ -333,32 +245,3 @@ def test_golden_logits_with_limits_of_their_own_are_caught(reference, exported, 
     report = judge(reference, rewrite_contract(exported["fp32"], tmp_path / "m.onnx", golden=golden))
     assert failed(report) == {"contract"}
     assert "may differ by more than its precision allows" in report.failures[0]
-
-
-def test_junit_holds_no_character_that_xml_forbids(tmp_path: Path) -> None:
-    good = np.full((64, 64), -5, np.float32)
-    masks = Comparison(0.5, TOLERANCES["fp32"])
-    masks.add(ParitySlice("a\x01\udce9<b>", np.zeros((64, 64, 3), np.uint8)), good, good)
-    masks.report("fp32", 0.0, None).write_junit(tmp_path / "j.xml", "m\x02.onnx")
-    (failure,) = ElementTree.parse(tmp_path / "j.xml").getroot().iter("failure")
-    assert "a\\x01\\udce9<b>" in (failure.text or "")
-
-
-def test_hostile_slices_count_for_logits_and_flips_but_not_for_dice() -> None:
-    good = np.full((64, 64), -5, np.float32)
-    good[:10] = 5
-    masks = Comparison(0.5, TOLERANCES["fp32"])
-    masks.add(ParitySlice("a", np.zeros((64, 64, 3), np.uint8)), good, good)
-    masks.add(ParitySlice("noise", np.zeros((64, 64, 3), np.uint8), hostile=True), good, -good)
-    report = masks.report("fp32", 0.0, None)
-    assert failed(report) == {"logits", "mean", "farthest flip", "flips"}
-    assert report.dice_pooled == 1
-    assert report.worst_slice.name == "noise"
-    lenient = Comparison(0.5, TOLERANCES["int8"])
-    lenient.add(ParitySlice("a", np.zeros((64, 64, 3), np.uint8)), good, good)
-    lenient.add(ParitySlice("noise", np.zeros((64, 64, 3), np.uint8), hostile=True), good, -good)
-    report = lenient.report("int8", 0.0, None)
-    assert report.failures == ()
-    assert "not judged in int8); worst: noise (4096 pixels flip, farthest 5" in report.rows()["no slices"]
-    names = [s.name for s in hostile_slices()]
-    assert names == ["constant 0", "constant 128", "constant 255", "saturated", "noise"]
