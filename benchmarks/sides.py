@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from segport.contract import ModelContract
 from segport.modelfile import read_contract
 from segport.preprocess import prepare
+from segport.reading import read_slice
 from segport.session import open_session
 from segport.settings import Engine
-from segport.sources import list_slices, read_slice
+from segport.sources import list_slices
 
 Step = Callable[[NDArray[np.uint8]], object]
 """Computes one batch of prepared slices, uint8 [N, size, size, 3]."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from segport.contract import ModelContract
 from segport.errors import SliceError, UsageError
 from segport.preprocess import split_channels, to_display
-from segport.sources import Slice, list_slices, read_slice, read_truth
+from segport.reading import read_slice, read_truth
+from segport.sources import Slice, list_slices
 from segport.windows import PatientWindows
 
 

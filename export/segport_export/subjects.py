@@ -10,7 +10,7 @@ from segport.contract import ModelContract
 from segport.errors import SliceError
 from segport.golden import NAMES, golden_masks, golden_slices
 from segport.preprocess import to_display
-from segport.sources import read_truth
+from segport.reading import read_truth
 from segport_export.rundata import RunData, read_displays
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from segport.contract import Golden
 from segport.errors import ModelError
 from segport.preprocess import Pixels, binarise, logit, prepare, stack
+from segport.reading import read_slice
 from segport.segmenter import Segmenter
-from segport.sources import read_slice
 
 NAMES = tuple(f"golden_{i}.png" for i in range(1, 9))
 

@@ -13,10 +13,10 @@ from segport.outputs import write_png
 from segport.overlay import draw_outlines
 from segport.plan import MASK, OVERLAY, PROBABILITY, Job, Plan
 from segport.preprocess import prepare, restore, sigmoid, stack, to_display, to_mask
+from segport.reading import read_slice, read_truth
 from segport.scoring import Counts, count_pixels
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
-from segport.sources import read_slice, read_truth
 from segport.windows import PatientWindows
 
 WORKERS = 2  # threads that read, prepare, restore and write; OpenCV and file access release the interpreter lock

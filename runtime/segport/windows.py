@@ -8,7 +8,8 @@ import numpy as np
 from segport.contract import ModelContract
 from segport.errors import SliceError
 from segport.preprocess import Pixels, Window, percentile_window, split_channels
-from segport.sources import Slice, group_patients, read_slice
+from segport.reading import read_slice
+from segport.sources import Slice, group_patients
 
 
 class PatientWindows:

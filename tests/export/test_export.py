@@ -16,8 +16,9 @@ from segport.errors import UsageError
 from segport.golden import self_test
 from segport.modelfile import read_contract
 from segport.preprocess import prepare, stack
+from segport.reading import read_slice
 from segport.segmenter import Segmenter
-from segport.sources import list_slices, read_slice
+from segport.sources import list_slices
 from segport_export.cli import main
 from segport_export.rundata import RunData
 

@@ -17,10 +17,11 @@ from helpers import SAMPLE_DATA, TINY, infer, read, square, write
 from segport import openvino_engine
 from segport.cli import main
 from segport.errors import ModelError, UsageError
+from segport.reading import read_slice
 from segport.segmenter import Segmenter
 from segport.session import open_session
 from segport.settings import ENGINES, Engine
-from segport.sources import list_slices, read_slice
+from segport.sources import list_slices
 
 both = pytest.mark.parametrize("engine", ENGINES)
 

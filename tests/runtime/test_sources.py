@@ -6,7 +6,8 @@ import pytest
 
 from helpers import square, write
 from segport.errors import SliceError, UsageError
-from segport.sources import list_slices, read_slice
+from segport.reading import read_slice
+from segport.sources import list_slices
 
 GREY = np.zeros((8, 8), np.uint8)
 

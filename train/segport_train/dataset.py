@@ -11,7 +11,8 @@ from torch.utils.data import Dataset, Sampler
 
 from segport.contract import ModelContract
 from segport.preprocess import prepare, prepare_mask
-from segport.sources import Slice, read_slice, read_truth
+from segport.reading import read_slice, read_truth
+from segport.sources import Slice
 from segport.windows import PatientWindows
 from segport_train.augment import augment
 

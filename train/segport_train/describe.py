@@ -14,7 +14,7 @@ import torch
 from segport import __version__
 from segport.contract import Input, ModelContract, Origin, TrainingRange
 from segport.preprocess import to_display
-from segport.sources import read_slice
+from segport.reading import read_slice
 from segport.windows import PatientWindows
 from segport_train.dataset import table_slices
 from segport_train.hardware import Hardware

@@ -9,7 +9,8 @@ import pandas as pd
 
 from segport.errors import SliceError, UsageError
 from segport.preprocess import split_channels
-from segport.sources import Slice, list_slices, read_slice, read_truth
+from segport.reading import read_slice, read_truth
+from segport.sources import Slice, list_slices
 from segport_train.settings import TrainSettings
 
 PARTS = ("train", "val", "test")
