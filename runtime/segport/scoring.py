@@ -1,18 +1,21 @@
-"""Agreement between masks: Dice, IoU and accuracy from pixel counts, with the aggregation always named.
+"""Agreement between masks: Dice, IoU, accuracy and boundary distance, with the aggregation always named.
 
 Definitions: Dice = 2 TP / (2 TP + FP + FN); IoU = TP / (TP + FP + FN); both are 1 when mask and truth are empty.
+HD95: see `surface.hausdorff_95`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segport.surface import hausdorff_95
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Pixels of one comparison: true and false positives, false and true negatives. Counts add up."""
 
@@ -52,12 +55,34 @@ class Counts:
         return self.tp + self.fp + self.fn + self.tn
 
 
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How masks agree with their truth, of one slice or of many: agreements add up.
+
+    `distance`: sum of HD95 in pixels over the `outlined` slices, those in which mask or truth has tumour.
+    """
+
+    counts: Counts = field(default_factory=Counts)
+    distance: float = 0.0
+    outlined: int = 0
+
+    def __add__(self, other: "Agreement") -> "Agreement":
+        return Agreement(self.counts + other.counts, self.distance + other.distance, self.outlined + other.outlined)
+
+    @property
+    def hd95(self) -> float | None:
+        """Mean HD95 in pixels over the slices in which mask or truth has tumour; None where there is none."""
+        return self.distance / self.outlined if self.outlined else None
+
+
 @dataclass(frozen=True)
 class Scores:
     """Scores of a set of patients, each named with its aggregation; `slices` and `patients` are counts.
 
     `*_per_patient`: one value a patient from that patient's pooled pixels (as Buda et al. 2019 report), then
-    mean or median; patients without tumour in truth and mask count as 1.
+    mean or median; patients without tumour in truth and mask count as 1. `hd95_mean_per_patient`: in pixels, each
+    patient's mean over slices with tumour in mask or truth, then the mean over patients that have such slices; None
+    where there is none or distances were not measured.
     """
 
     patients: int
@@ -69,6 +94,7 @@ class Scores:
     iou_mean_per_patient: float
     accuracy: float
     nothing_accuracy: float
+    hd95_mean_per_patient: float | None = None
 
 
 def count_pixels(mask: NDArray[Any], truth: NDArray[Any]) -> Counts:
@@ -81,12 +107,24 @@ def count_pixels(mask: NDArray[Any], truth: NDArray[Any]) -> Counts:
     return Counts(tp, fp, fn, mask.size - tp - fp - fn)
 
 
-def score_patients(counts: Mapping[str, Counts], slices: int) -> Scores:
-    """Return the scores of patients whose pixels were added up; raises ValueError without patients."""
+def compare_masks(mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> Agreement:
+    """Compare two masks of one slice, uint8 [H, W] (above 0 is tumour); raises ValueError when the shapes differ."""
+    counts = count_pixels(mask, truth)
+    if counts.tp + counts.fp + counts.fn == 0:
+        return Agreement(counts)
+    return Agreement(counts, hausdorff_95(mask, truth), 1)
+
+
+def score_patients(counts: Mapping[str, Counts], slices: int, hd95: Iterable[float | None] = ()) -> Scores:
+    """Return the scores of patients whose pixels were added up; raises ValueError without patients.
+
+    `hd95`: each patient's `Agreement.hd95`, where distances were measured.
+    """
     if not counts:
         raise ValueError("no patient to score")
     pooled = sum(counts.values(), Counts())
     dice = [c.dice for c in counts.values()]
+    distances = [d for d in hd95 if d is not None]
     return Scores(
         patients=len(counts),
         slices=slices,
@@ -97,6 +135,7 @@ def score_patients(counts: Mapping[str, Counts], slices: int) -> Scores:
         iou_mean_per_patient=fmean(c.iou for c in counts.values()),
         accuracy=pooled.accuracy,
         nothing_accuracy=pooled.nothing_accuracy,
+        hd95_mean_per_patient=fmean(distances) if distances else None,
     )
 
 
