@@ -14,6 +14,9 @@ from segport.errors import ModelError
 
 KEY = "segport.contract"
 SCHEMA = 1
+SIZES = 8, 2048  # at 2048 the goldens alone take 17 MB of the file, and a slice half a gigabyte for each layer's maps
+MAX_ENTRIES = 100_000  # of the JSON, a few hundred in ours: 16 MB of "[]" would become 0.4 GB of lists
+LARGEST_INTEGER = 2**63
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,10 @@ class ModelContract:
 
     def __post_init__(self) -> None:
         problems = [
-            (self.input.size >= 8, f"input.size is {self.input.size}, expected at least 8"),
+            (
+                SIZES[0] <= self.input.size <= SIZES[1],
+                f"input.size is {self.input.size}, expected {SIZES[0]} to {SIZES[1]}",
+            ),
             (len(self.input.channels) == 3, f"input.channels has {len(self.input.channels)} names, expected 3"),
             (len(self.input.mean) == 3 == len(self.input.std), "input.mean and input.std need 3 values each"),
             (all(s > 0 for s in self.input.std), f"input.std is {self.input.std}, expected positive values"),
@@ -148,8 +154,11 @@ class ModelContract:
     @classmethod
     def from_json(cls, text: str, where: str) -> "ModelContract":
         """Parse `text`, found in the file `where`; raise `ModelError` naming what was expected."""
+        entries = sum(text.count(mark) for mark in ",[{")  # base64 has none of them
+        if entries > MAX_ENTRIES:
+            raise ModelError(f"{where}: its contract has {entries} entries, at most {MAX_ENTRIES} are read")
         try:
-            document = json.loads(text, parse_constant=_refuse_constant)
+            document = json.loads(text, parse_constant=_refuse, parse_float=_finite, parse_int=_integer)
         except (ValueError, RecursionError) as error:
             raise ModelError(f"{where}: its contract is not valid JSON ({error}); export the model again") from error
         schema = document.get("schema") if isinstance(document, dict) else None
@@ -163,8 +172,19 @@ class ModelContract:
         return cast(ModelContract, _build(cls, document, where, "contract"))
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number a contract may hold")
+def _refuse(number: str) -> float:
+    raise ValueError(f"{number[:40]} is not a number a contract may hold")
+
+
+def _finite(number: str) -> float:
+    return value if math.isfinite(value := float(number)) else _refuse(number)
+
+
+def _integer(number: str) -> int:
+    """Refuse what would overflow a float later; digits are counted first, since int() takes its time over millions."""
+    if len(number) > len(str(-LARGEST_INTEGER)) or abs(int(number)) > LARGEST_INTEGER:
+        _refuse(number)
+    return int(number)
 
 
 def _build(kind: Any, value: Any, where: str, path: str) -> Any:
@@ -192,10 +212,13 @@ def _build_dataclass(kind: Any, value: Any, where: str, path: str) -> Any:
         raise _mismatch(where, path, "an object", value)
     hints = get_type_hints(kind)
     known = [f.name for f in fields(kind) if f.name in value]
+    entries = {n: _build(hints[n], value[n], where, f"{path}.{n}") for n in known}
     try:
-        return kind(**{n: _build(hints[n], value[n], where, f"{path}.{n}") for n in known})
+        return kind(**entries)
     except TypeError as error:
         raise ModelError(f"{where}: {path} lacks a required entry ({error}); export the model again") from error
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}; export the model again") from error
 
 
 def _is_plain(kind: Any, value: Any) -> bool:

@@ -99,6 +99,12 @@ def compare_logits(
 
 
 def _decode(golden: Golden, size: int, where: str) -> NDArray[np.float32]:
+    if unknown := [name for name in golden.names if name not in NAMES]:
+        raise ModelError(
+            f"{where}: expects the golden slice {unknown[0][:60]!r}, which this segport does not ship; upgrade segport"
+        )
+    if len(set(golden.names)) < len(golden.names):  # a list of a million would take all the memory there is
+        raise ModelError(f"{where}: names a golden slice twice; export the model again")
     shape = (len(golden.names), size, size)
     wanted = int(np.prod(shape)) * 2
     try:

@@ -50,6 +50,11 @@ def test_entries_of_a_later_version_within_the_schema_are_passed_over(contract: 
         (lambda d: d["input"].update(size="128"), "contract.input.size is '128', expected int"),
         (lambda d: d["input"].update(size=True), "contract.input.size is 'True', expected int"),
         (lambda d: d["input"].update(size=4), "input.size is 4"),
+        (lambda d: d["input"].update(size=10**9), "input.size is 1000000000, expected 8 to 2048"),
+        (lambda d: d["output"].update(threshold=10**400), "is not a number a contract may hold"),
+        (lambda d: d["output"].update(threshold=2**63 + 1), "is not a number a contract may hold"),
+        (lambda d: d["origin"].update(seed=-(10**4000)), "is not a number a contract may hold"),
+        (lambda d: d["origin"].update(settings=[[]] * 200_000), "entries, at most 100000 are read"),
         (lambda d: d["input"].update(channel_order="BGR"), "contract.input.channel_order is 'BGR'"),
         (lambda d: d["input"].update(std=[1, 0, 1]), "input.std"),
         (lambda d: d["input"].update(levels=[9, 9]), "input.levels"),
@@ -67,7 +72,7 @@ def test_a_wrong_contract_is_refused_with_what_was_expected(contract: ModelContr
     assert message in str(refusal.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema": NaN}', "[" * 100_000])
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema": NaN}', '{"schema": 1e400}', "[" * 90_000, "[" * 10**6])
 def test_what_is_no_json_object_is_refused(text: str) -> None:
     with pytest.raises(ModelError, match="contract"):
         ModelContract.from_json(text, "model.onnx")
