@@ -1,7 +1,6 @@
 """The one place that touches ONNX Runtime's options: provider, threads, and what really runs afterwards."""
 
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,14 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from segport import cuda
+from segport.cuda import CUDA, Diagnosis
 from segport.errors import DeviceError, ModelError
 from segport.session import Port, Session
 from segport.settings import Device
+from segport.streams import capture
 
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
 # ONNX Runtime's own exceptions share no base but Exception; RuntimeError and ValueError come from its bindings.
 _ORT_ERRORS: tuple[type[Exception], ...] = (
     *(e for e in vars(ort_errors).values() if isinstance(e, type) and issubclass(e, Exception)),
@@ -22,14 +24,18 @@ _ORT_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
 )
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+# HEURISTIC: the default tries every kernel of every convolution before the first result.
+# TF32 off: it is on by default and moves logits (onnxruntime#19288).
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
 FATAL = 4  # ONNX Runtime's log severity; its own errors come to us as exceptions
 
 
 @dataclass(frozen=True)
 class OrtRunner:
-    """A `session.Runner` over ONNX Runtime's `InferenceSession`."""
+    """A `session.Runner` over ONNX Runtime's `InferenceSession`; `fixed`: slices a call where the graph takes any."""
 
     graph: Any
+    fixed: int | None = None
 
     @property
     def inputs(self) -> list[Port]:
@@ -45,7 +51,7 @@ class OrtRunner:
     def batch(self) -> int | None:
         """How many slices every call must hold; None for any number."""
         size = self.graph.get_inputs()[0].shape[0]
-        return size if isinstance(size, int) else None
+        return size if isinstance(size, int) else self.fixed
 
     def run(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return logits, float32 [N, 1, size, size], for prepared slices, uint8 [N, size, size, 3]."""
@@ -56,64 +62,76 @@ class OrtRunner:
         return np.asarray(logits, np.float32)
 
 
-def open_device(path: Path, *, device: Device, threads: int, allow_fallback: bool) -> Session:
+def open_device(
+    path: Path, *, device: Device, threads: int, allow_fallback: bool, batch: int | None, lanes: int = 1
+) -> Session:
     """Load the model file on `device` and ask the session what it runs on.
 
-    Whether CUDA works is found by loading, never from `get_available_providers()`: the GPU wheel lists CUDA on
-    machines without a GPU. With `device="cuda"` and no usable CUDA, raises `DeviceError` unless `allow_fallback`.
-    Raises `ModelError` when ONNX Runtime refuses the graph.
+    On CUDA every call holds `batch` slices, so that cuDNN chooses its kernels once. Whether CUDA works is found by
+    loading. With `device="cuda"` and no usable CUDA, raises `DeviceError` unless `allow_fallback`. Raises `ModelError`
+    when ONNX Runtime refuses the graph.
     """
     if device == "cpu":
-        return Session(OrtRunner(_load(path, CPU, threads)), CPU, threads)
-    reason = _cuda_missing()
-    if not reason:
-        try:
-            graph = _load(path, CUDA, threads)
-        except ModelError as error:
-            reason = _first_line(error)
-        else:
-            provider = graph.get_providers()[0]
-            if provider == CUDA:
-                return Session(OrtRunner(graph), CUDA, threads)
-            reason = f"the session came up on {provider}"
+        return _open_cpu(path, threads, lanes)
+    trouble = cuda.absent(ort.get_available_providers())
+    if trouble is None:
+        found = _try_cuda(path, threads)
+        if not isinstance(found, Diagnosis):
+            return Session(OrtRunner(found, batch), CUDA, threads, facts=_facts(found))
+        trouble = found
     if device == "cuda" and not allow_fallback:
         raise DeviceError(
-            f"--device cuda: CUDA is not usable here ({reason});"
-            " remedy: pip install 'segport[cuda]' and an NVIDIA driver, or --device cpu, or --allow-fallback"
+            f"--device cuda: CUDA is not usable here: {trouble.reason} ({cuda.surroundings()});"
+            f" remedy: {trouble.remedy}; or --device cpu, or --allow-fallback"
         )
-    note = f"CUDA is not usable ({reason}); runs on the CPU"
-    return Session(OrtRunner(_load(path, CPU, threads)), CPU, threads, note)
+    return replace(_open_cpu(path, threads, lanes), note=f"CUDA is not usable: {trouble.reason}")
 
 
-def _cuda_missing() -> str:
-    """Return why loading on CUDA need not be tried, or an empty text."""
-    if CUDA not in ort.get_available_providers():
-        return "the installed onnxruntime has no CUDA provider"
-    if os.name == "posix" and not Path("/dev/nvidiactl").exists() and not Path("/dev/dxg").exists():
-        return "no NVIDIA device is present"
-    return ""
+def _open_cpu(path: Path, threads: int, lanes: int) -> Session:
+    return Session(OrtRunner(_load(path, CPU, max(1, threads // lanes))), CPU, threads, lanes=lanes)
+
+
+def _try_cuda(path: Path, threads: int) -> Any | Diagnosis:
+    """Return the graph on CUDA, or why CUDA is not usable; ONNX Runtime says that on stderr more than in its error."""
+    try:
+        with capture() as said:
+            graph = _load(path, CUDA, threads)
+    except ModelError as error:
+        if "Load model from" in str(error):  # it was not CUDA: the file is refused before a provider is made
+            raise
+        return cuda.diagnose("\n".join([*said, str(error)]))
+    provider = graph.get_providers()[0]
+    return graph if provider == CUDA else Diagnosis(f"the session came up on {provider}", cuda.INSTALL)
+
+
+def _facts(graph: Any) -> dict[str, Any]:
+    """Return what a session on CUDA says of its options; None where it says nothing."""
+    options = graph.get_provider_options().get(CUDA, {})
+    tf32 = {"0": False, "1": True}.get(options.get("use_tf32"))
+    return {"tf32": tf32, "cudnn_conv_algo_search": options.get("cudnn_conv_algo_search")}
 
 
 def _load(path: Path, provider: str, threads: int) -> Any:
+    choice = (CUDA, CUDA_OPTIONS) if provider == CUDA else provider
+    try:
+        if provider == CUDA:
+            ort.preload_dlls()  # finds NVIDIA's libraries where pip puts them
+        return ort.InferenceSession(str(path), _options(provider, threads), providers=[choice], enable_fallback=False)
+    except _ORT_ERRORS as error:
+        raise ModelError(f"{path}: ONNX Runtime refuses the model on {provider}: {_first_line(error)}") from error
+
+
+def _options(provider: str, threads: int) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    choices: list[Any] = [provider]
     if provider == CUDA:
-        # Alone in the list and without fallback, or a broken CUDA silently becomes a CPU session (onnxruntime#23372).
+        # With CUDA alone in the list, or a broken CUDA silently becomes a CPU session (onnxruntime#23372).
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        # HEURISTIC: a new batch shape (the last, partial batch) must not start a search for kernels.
-        # TF32 off: it is on by default and moves logits (onnxruntime#19288).
-        choices = [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})]
-        if hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
-    try:
-        return ort.InferenceSession(str(path), options, providers=choices, enable_fallback=False)
-    except _ORT_ERRORS as error:
-        raise ModelError(f"{path}: ONNX Runtime refuses the model on {provider}: {_first_line(error)}") from error
+    return options
 
 
 def _port(port: Any) -> Port:

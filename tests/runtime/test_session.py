@@ -1,4 +1,4 @@
-"""Decisions about the device, with fakes at the boundary to ONNX Runtime: no machine of ours has CUDA."""
+"""A loaded graph: its threads, its batches, and what it says of itself; the device is chosen in test_device.py."""
 
 import json
 from pathlib import Path
@@ -8,75 +8,11 @@ import numpy as np
 import pytest
 
 from helpers import TINY, infer, square, write
-from segport import onnxruntime_engine
 from segport.cli import main
-from segport.errors import DeviceError, ModelError
-from segport.onnxruntime_engine import CPU, CUDA, OrtRunner
+from segport.onnxruntime_engine import CPU, OrtRunner
 from segport.segmenter import Segmenter
 from segport.session import Session, open_session, usable_cores
-
-
-class FakeRuntime:
-    """Stands in for `InferenceSession`; `cuda` says how loading on CUDA ends."""
-
-    def __init__(self, cuda: str) -> None:
-        self.cuda, self.opened = cuda, []
-
-    def load(self, path: Path, provider: str, threads: int):
-        self.opened.append(provider)
-        if provider == CUDA and self.cuda == "broken":
-            raise ModelError("libcudnn.so.9: cannot open shared object file\nmore")
-        provider = CPU if self.cuda == "falls back" else provider
-        return type("Runner", (), {"get_providers": lambda _: [provider]})()
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch):
-    def install(cuda: str) -> FakeRuntime:
-        runtime = FakeRuntime(cuda)
-        monkeypatch.setattr(onnxruntime_engine, "_load", runtime.load)
-        missing = "no NVIDIA device is present" if cuda == "absent" else ""
-        monkeypatch.setattr(onnxruntime_engine, "_cuda_missing", lambda: missing)
-        return runtime
-
-    return install
-
-
-def test_auto_takes_cuda_where_it_works(fake) -> None:
-    runtime = fake("works")
-    opened = open_session(TINY, device="auto")
-    assert (opened.provider, opened.note) == (CUDA, "")
-    assert runtime.opened == [CUDA]
-
-
-@pytest.mark.parametrize(
-    ("cuda", "reason"),
-    [("absent", "no NVIDIA device"), ("broken", "libcudnn.so.9"), ("falls back", "came up on CPUExecutionProvider")],
-)
-def test_auto_goes_to_the_cpu_and_says_why(fake, cuda: str, reason: str) -> None:
-    fake(cuda)
-    opened = open_session(TINY, device="auto")
-    assert opened.provider == CPU
-    assert reason in opened.note
-
-
-@pytest.mark.parametrize("cuda", ["absent", "broken", "falls back"])
-def test_forced_cuda_fails_unless_fallback_is_allowed(fake, cuda: str) -> None:
-    fake(cuda)
-    with pytest.raises(DeviceError, match="--allow-fallback"):
-        open_session(TINY, device="cuda")
-    assert open_session(TINY, device="cuda", allow_fallback=True).provider == CPU
-
-
-def test_cpu_never_tries_cuda(fake) -> None:
-    runtime = fake("works")
-    assert open_session(TINY, device="cpu").provider == CPU
-    assert runtime.opened == [CPU]
-
-
-def test_a_provider_that_is_not_compiled_in_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnxruntime_engine.ort, "get_available_providers", lambda: [CPU])
-    assert "has no CUDA provider" in onnxruntime_engine._cuda_missing()
+from segport.settings import ENGINES, Device, Engine
 
 
 def test_threads_are_what_was_asked_for() -> None:
@@ -86,31 +22,23 @@ def test_threads_are_what_was_asked_for() -> None:
         assert opened.threads == opened.runner.graph.get_session_options().intra_op_num_threads == expected
 
 
-def test_cuda_is_asked_for_alone_without_fallback_and_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[str, Any] = {}
-
-    def create(path: str, options: Any, *, providers: list, enable_fallback: bool) -> Any:
-        fallback = options.get_session_config_entry("session.disable_cpu_ep_fallback")
-        seen.update(providers=providers, enable_fallback=enable_fallback, disable_cpu_ep_fallback=fallback)
-        return type("Runner", (), {"get_providers": lambda _: [CUDA]})()
-
-    monkeypatch.setattr(onnxruntime_engine.ort, "InferenceSession", create)
-    monkeypatch.setattr(onnxruntime_engine.ort, "preload_dlls", lambda: None, raising=False)
-    monkeypatch.setattr(onnxruntime_engine, "_cuda_missing", lambda: "")
-    assert open_session(TINY, device="cuda").provider == CUDA
-    assert seen == {
-        "providers": [(CUDA, {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"})],
-        "enable_fallback": False,
-        "disable_cpu_ep_fallback": "1",
-    }
+@pytest.mark.parametrize(
+    ("fixed", "threads", "note", "line"),
+    [
+        (None, 2, "", "CPUExecutionProvider, 2 threads"),
+        (None, 1, "CUDA is not usable: why", "CPUExecutionProvider, 1 thread (CUDA is not usable: why)"),
+        (8, 4, "", "CPUExecutionProvider, 4 threads, batches of 8"),
+    ],
+)
+def test_a_session_says_in_one_line_what_runs_and_why(fixed: int | None, threads: int, note: str, line: str) -> None:
+    assert Session(FixedBatch(fixed), CPU, threads, note).describe() == line
 
 
-def test_forced_cuda_ends_the_command_before_anything_is_written(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(onnxruntime_engine, "_cuda_missing", lambda: "no NVIDIA device is present")
-    write(tmp_path / "in/p_1.png", square())
-    assert main([str(tmp_path / "in"), "--model", str(TINY), "--device", "cuda"]) == 3
-    assert "CUDA is not usable here (no NVIDIA device is present)" in capsys.readouterr().err
-    assert not (tmp_path / "in-masks").exists()
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_session_knows_which_device_was_asked_for(engine: Engine, device: Device) -> None:
+    opened = open_session(TINY, engine=engine, device=device)
+    assert (opened.asked, opened.facts) == (device, {})
 
 
 def test_what_the_operating_system_refuses_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
