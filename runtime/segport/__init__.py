@@ -12,6 +12,10 @@ from segport._version import __version__
 # ONNX Runtime 1.31 for Linux keeps a device id and usage events in the user's cache folder, and sends them. It reads
 # this variable when it is imported; who set it to something else has decided otherwise.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# OpenCV reads these when it is imported: how many pixels a picture may claim (its own limit, 2^30, lets a small file
+# take gigabytes), and what it prints (damaged pictures come back as the reason of a `SliceError`).
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", "100000000")
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")
 
 if TYPE_CHECKING:
     from segport.segmenter import Segmenter as Segmenter

@@ -1,12 +1,10 @@
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
-from helpers import square, write
-from segport.errors import SliceError, UsageError
-from segport.reading import read_slice
+from helpers import write
+from segport.errors import UsageError
 from segport.sources import list_slices
 
 GREY = np.zeros((8, 8), np.uint8)
@@ -117,59 +115,3 @@ def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
         list_slices(tmp_path / "nothing")
     with pytest.raises(UsageError, match="--masks"):
         list_slices(tmp_path, masks=tmp_path / "nothing")
-
-
-@pytest.mark.parametrize("suffix", [".tif", ".png", ".bmp"])
-def test_channels_are_read_in_rgb_order(tmp_path: Path, suffix: str) -> None:
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[...] = (10, 20, 30)
-    assert (read_slice(write(tmp_path / f"a{suffix}", pixels)) == (10, 20, 30)).all()
-
-
-@pytest.mark.parametrize("name", ["with spaces.png", "Schädel_ß.png", "脳_断面.png", "дом.png"])
-def test_names_in_any_script_are_read(tmp_path: Path, name: str) -> None:
-    assert read_slice(write(tmp_path / name, GREY)).shape == (8, 8)
-
-
-def test_16_bit_and_float_are_read_as_stored(tmp_path: Path) -> None:
-    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
-    assert (read_slice(write(tmp_path / "a.png", deep)) == deep).all()
-    assert read_slice(write(tmp_path / "a.tif", deep.astype(np.float32))).dtype == np.float32
-
-
-@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".bmp"])
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
-    path = write(tmp_path / f"a{suffix}", noise)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(SliceError, match="cannot be decoded"):
-        read_slice(path)
-
-
-def test_empty_missing_and_text_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(SliceError, match="is empty"):
-        read_slice(tmp_path / "empty.png")
-    with pytest.raises(SliceError, match="cannot be decoded"):
-        read_slice(tmp_path / "text.png")
-    with pytest.raises(SliceError, match="cannot be read"):
-        read_slice(tmp_path / "missing.png")
-
-
-def test_several_pages_are_refused_and_counted(tmp_path: Path) -> None:
-    fine, data = cv2.imencodemulti(".tif", [square(), square(), square()])
-    assert fine
-    data.tofile(tmp_path / "a.tif")
-    with pytest.raises(SliceError, match="holds 3 pages"):
-        read_slice(tmp_path / "a.tif")
-
-
-def test_exif_rotation_is_not_applied(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jpg", np.zeros((8, 16, 3), np.uint8))
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: a quarter turn
-    data = path.read_bytes()
-    path.write_bytes(data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:])
-    assert read_slice(path).shape[:2] == (8, 16)
