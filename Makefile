@@ -3,7 +3,7 @@ PYTHON ?= python3
 DEV := .venv
 RUNTIME := .venv-runtime
 
-.PHONY: demo test lint types imports test-runtime test-all wheel clean
+.PHONY: demo test lint types imports test-runtime test-all wheel soak clean
 
 demo: $(RUNTIME)/ready
 	$(RUNTIME)/bin/seg-infer sample_data --out demo-masks --overlay --score --overwrite
@@ -39,6 +39,13 @@ wheel: $(DEV)/ready
 	venv/bin/seg-infer slices --score; venv/bin/seg-infer --self-test; \
 	venv/bin/python -c "import cv2, importlib.util as u; assert not u.find_spec('torch'); \
 	  assert cv2.imread('slices-masks/patient_1_6_mask.png', -1).any(), 'the mask is empty'"
+
+# The night-size run of what `make test` does in minutes: files that are damaged on purpose, and processes that are killed.
+SOAK_CASES ?= 250000
+SOAK_KILLS ?= 2000
+soak: $(RUNTIME)/tests-ready
+	PYTHONPATH=tests $(RUNTIME)/bin/python -m fuzz.harness --cases $(SOAK_CASES)
+	SEGPORT_KILLS=$(SOAK_KILLS) $(RUNTIME)/bin/python -m pytest tests/runtime/test_kills.py
 
 $(DEV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(DEV)

@@ -12,7 +12,7 @@ from segport.contract import ModelContract
 from segport.errors import SliceError, UsageError
 from segport.preprocess import split_channels, to_display
 from segport.reading import read_slice, read_truth
-from segport.sources import Slice, list_slices
+from segport.sources import Slice, list_slices, same_patient
 from segport.windows import PatientWindows
 
 
@@ -94,7 +94,7 @@ def read_displays(slices: list[Slice], contract: ModelContract) -> list[NDArray[
 
     Raises `SliceError` with the path of a slice that cannot be used.
     """
-    windows = PatientWindows(slices, contract)
+    windows = PatientWindows(same_patient(slices), contract)
     displays = []
     for item in slices:
         try:

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +14,10 @@ from segport import __version__
 from segport.command import run_command
 from segport.errors import UsageError
 from segport.settings import DEVICES, ENGINES, RunSettings
+from segport.text import printable
 
 if TYPE_CHECKING:
     from segport.plan import Plan
-    from segport.run import RunResult
-    from segport.scoring import Scores
     from segport.segmenter import Segmenter
 
 PATH = click.Path(path_type=Path)
@@ -34,12 +35,14 @@ PATH = click.Path(path_type=Path)
 @click.option("--threshold", type=float, show_default="the model's", help="Probability from which a pixel is tumour.")
 @click.option("--window", type=(float, float), metavar="LO HI", help="Intensities that become 0 and 255 (not uint8).")
 @click.option("--patient-pattern", help="Regular expression whose first group in the path names the patient.")
-@click.option("--overlay", is_flag=True, help="Also write each slice with the mask's outline.")
+@click.option("--overlay", is_flag=True, help="Also write slices with outlines, and a sheet a patient.")
 @click.option("--probabilities", is_flag=True, help="Also write probabilities as 16-bit PNG (65535 is 1).")
-@click.option("--score", is_flag=True, help="Compare with the _mask files that are there: Dice, IoU, accuracy.")
+@click.option("--score", is_flag=True, help="Compare with the _mask files that are there: Dice, IoU, HD95.")
 @click.option("--masks", type=PATH, help="Folder that mirrors INPUT and holds the true masks.")
-@click.option("--overwrite", is_flag=True, help="Replace masks that are already in --out.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done; write nothing.")
+@click.option("--spacing", type=(float, float, float), metavar="H W D", help="Pixel height, width, slice distance: mm.")
+@click.option("--overwrite", is_flag=True, help="Segment all slices anew, and replace whatever is in the way.")
+@click.option("--verify", is_flag=True, help="Trust no file times: compare contents with those of the earlier run.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and why; write nothing.")
 @click.option("--self-test", is_flag=True, help="Check the model on its golden slices, on this machine.")
 @click.option("--info", is_flag=True, help="Show the model's contract.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
@@ -70,74 +73,70 @@ def command(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 1 a slice failed, 2 usage, 3 cannot go on, 130 interrupted."""
     return run_command(
-        command, arguments, name="seg-infer", interrupted="interrupted; the masks that were written are whole"
+        command,
+        arguments,
+        name="seg-infer",
+        interrupted="interrupted; what was written is whole; run it again to go on",
     )
 
 
 def _infer(
     inputs: tuple[Path, ...], out: Path | None, settings: RunSettings, *, dry_run: bool, as_json: bool, quiet: bool
 ) -> int:
-    from tqdm import tqdm
-
+    from segport.console import Console, summarise
     from segport.plan import RUN, plan_run
-    from segport.run import run
 
     plan = plan_run(inputs, out, settings)
     if dry_run:
-        return _show_plan(plan, as_json)
-    segmenter = _open(settings)
-    print(f"{segmenter.model.name} on {segmenter.session.provider}", file=sys.stderr)
-    with tqdm(total=len(plan.jobs), unit="slice", disable=True if quiet else None) as bar:
-        result = run(plan, settings, segmenter, lambda _: bar.update())
-    _report_problems(result)
+        return _show_plan(plan, settings, as_json)
+    from segport.run import run
+    from segport.session import divide_threads, usable_cores
+
+    segmenter = _open(settings, lanes=divide_threads(settings.threads or usable_cores()))
+    print(f"{segmenter.model.name} on {segmenter.session.describe()}", file=sys.stderr)
+    with Console(plan, settings, quiet=quiet) as console:
+        result = run(plan, settings, segmenter, console.tick, console.stop)
+    console.say_problems(result)
     if as_json:
         click.echo((plan.out / RUN).read_text(encoding="utf-8"), nl=False)
-        return result.exit_code
-    folder = click.format_filename(result.out)
-    click.echo(f"{result.written} masks in {folder} ({len(result.failed)} failed, {result.ignored} ignored)")
-    if settings.overlay:
-        click.echo(f"overlays beside them: *_overlay.png (red: mask{', green: truth' if settings.score else ''})")
-    if settings.score:
-        click.echo(_describe_scores(result.scores))
+    else:
+        click.echo(summarise(result, settings))
     return result.exit_code
 
 
-def _show_plan(plan: "Plan", as_json: bool) -> int:
+def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
+    """Say for every slice what would be done, and why; nothing is written, not even the output folder."""
+    from segport.freshness import Freshness
+    from segport.ledger import Ledger
     from segport.plan import MASK
+    from segport.run import refuse_others_results
+    from segport.segmenter import default_model
 
-    pairs = [(str(job.slice.path), str(job.target(plan.out, MASK))) for job in plan.jobs]
+    counts: Counter[str] = Counter()
+    lines: list[dict[str, str]] = []
+    with closing(Ledger(plan.out, writable=False)) as ledger:
+        refuse_others_results(plan, settings, ledger)
+        freshness = Freshness(ledger, plan, settings, settings.model or default_model())
+        for job in (job for folder in plan.folders() for job in folder.jobs):
+            verdict = freshness.judge(job)
+            counts[verdict.kind] += 1
+            source, target = str(job.slice.path), str(job.target(plan.out, MASK))
+            if as_json:
+                lines.append({"slice": source, "mask": target, "state": verdict.kind, "reason": verdict.reason})
+            else:
+                why = f"{verdict.kind}: {verdict.reason}" if verdict.reason else "up to date"
+                click.echo(printable(f"{source} -> {target} ({why})"))
     if as_json:
-        click.echo(json.dumps([{"slice": source, "mask": target} for source, target in pairs]))
+        click.echo(json.dumps(lines))
         return 0
-    for source, target in pairs:
-        click.echo(f"{click.format_filename(source)} -> {click.format_filename(target)}")
-    click.echo(f"{len(plan.jobs)} slices, {plan.ignored} other files ignored; nothing was written")
+    click.echo(
+        f"{counts['stale']} slices to segment, {counts['fresh']} up to date, {counts['refused']} refused;"
+        " nothing was written"
+    )
     return 0
 
 
-def _report_problems(result: "RunResult") -> None:
-    for r in result.failed:
-        print(f"failed: {r.job.slice.path}: {r.message}", file=sys.stderr)
-    for folder in result.unreadable:
-        print(f"failed: {folder}: the folder cannot be listed; are its permissions right?", file=sys.stderr)
-    for r in result.unscored:
-        print(f"{r.job.slice.path}: {r.message}", file=sys.stderr)
-    if result.note:
-        print(result.note, file=sys.stderr)
-
-
-def _describe_scores(scores: "Scores | None") -> str:
-    if scores is None:
-        return "no slice has a true mask to score against"
-    return (
-        f"Dice pooled {scores.dice_pooled:.4f}, mean per patient {scores.dice_mean_per_patient:.4f},"
-        f" median {scores.dice_median_per_patient:.4f}; IoU pooled {scores.iou_pooled:.4f}\n"
-        f"accuracy {scores.accuracy:.4f}, where predicting nothing scores {scores.nothing_accuracy:.4f}"
-        f" ({scores.patients} patients, {scores.slices} slices)"
-    )
-
-
-def _open(settings: RunSettings) -> "Segmenter":
+def _open(settings: RunSettings, *, lanes: int = 1) -> "Segmenter":
     from segport.segmenter import Segmenter
 
     return Segmenter(
@@ -146,6 +145,8 @@ def _open(settings: RunSettings) -> "Segmenter":
         device=settings.device,
         threads=settings.threads,
         allow_fallback=settings.allow_fallback,
+        batch_size=settings.batch_size,
+        lanes=lanes,
     )
 
 
@@ -163,7 +164,7 @@ def _show_info(settings: RunSettings, as_json: bool) -> int:
     for section in ("input", "output", "training_range", "origin", "export"):
         click.echo(f"\n{section}")
         for name, value in (document[section] or {"": "absent"}).items():
-            click.echo(f"  {name:18} {value}")
+            click.echo(printable(f"  {name:18} {value}"))
     click.echo(f"\ngolden\n  {'slices':18} {len(contract.golden.names) if contract.golden else 0}")
     return 0
 

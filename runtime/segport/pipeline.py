@@ -1,161 +1,112 @@
-"""From folders to masks: read -> prepare -> batch -> infer -> restore -> write, as a bounded generator."""
+"""From folders to masks: load -> infer -> finish -> commit, stages that run beside each other."""
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segport.entry import Stamp
 from segport.errors import SliceError
-from segport.outputs import write_png
-from segport.overlay import draw_outlines
-from segport.plan import MASK, OVERLAY, PROBABILITY, Job, Plan
-from segport.preprocess import prepare, restore, sigmoid, stack, to_display, to_mask
-from segport.reading import read_slice, read_truth
-from segport.scoring import Counts, count_pixels
+from segport.finisher import Finisher
+from segport.freshness import Freshness
+from segport.ledger import Ledger
+from segport.loader import Loader
+from segport.outcome import Loaded, Outcome, Staged
+from segport.outputs import remove, rename
+from segport.plan import Job
+from segport.preprocess import stack
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
-from segport.windows import PatientWindows
+from segport.stages import batches, ordered_map
+from segport.workspace import Workspace
 
-WORKERS = 2  # threads that read, prepare, restore and write; OpenCV and file access release the interpreter lock
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class SliceResult:
-    """What happened to one slice. `status`: "written" or "failed"; `message`: why it failed or was not scored.
-
-    `mean_probability`: mean over the mask's pixels, 0 for an empty mask. `counts`: against the true mask, if scored.
-    """
-
-    job: Job
-    status: str
-    message: str = ""
-    pixels: int = 0
-    tumour_pixels: int = 0
-    mean_probability: float = 0.0
-    counts: Counts | None = None
+READERS = 2  # threads that read and prepare slices; OpenCV and file access release the interpreter lock
+WRITERS = 2  # threads that restore, encode and write: more only wait for the disk
+READ_AHEAD = 4_000_000  # bytes of prepared slices that wait for the network
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A slice that was read: `display` uint8 RGB at its own size, `prepared` for the network."""
+class FolderSegmenter:
+    """Segments planned slices into an output folder whose workspace and ledger are open."""
 
-    job: Job
-    shape: tuple[int, int]
-    display: NDArray[np.uint8] | None
-    prepared: NDArray[np.uint8]
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        settings: RunSettings,
+        freshness: Freshness,
+        ledger: Ledger,
+        workspace: Workspace,
+        out: Path,
+    ) -> None:
+        self._segmenter, self._ledger, self._out = segmenter, ledger, out
+        self._size = segmenter.session.batch or settings.batch_size
+        self._loader = Loader(segmenter.contract, settings, freshness)
+        self._finisher = Finisher(segmenter.contract, settings, workspace)
+
+    def segment(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+        """Segment the slices and yield an outcome for each, in order; its files have their names by then.
+
+        A slice that cannot be used is "failed" and the others go on. Memory is bounded: `READ_AHEAD` bytes of
+        prepared slices, and one slice at its own size for each thread. Raises `OutputError` when writing fails and
+        `ModelError` when inference does, after the outcomes of what was written before.
+        """
+        lanes = self._segmenter.session.lanes
+        ahead = max(2 * self._size * lanes, READ_AHEAD // (3 * self._segmenter.contract.input.size**2))
+        with _opencv_on_one_thread(), ExitStack() as pools:
+
+            def pool(threads: int) -> ThreadPoolExecutor:
+                made = ThreadPoolExecutor(threads)
+                pools.callback(made.shutdown, wait=True, cancel_futures=True)
+                return made
+
+            loaded = ordered_map(pool(READERS), self._loader.load, jobs, ahead)
+            grouped = batches(loaded, self._size, lambda one: isinstance(one, Loaded), longest=ahead)
+            writers = pool(WRITERS)
+            # beside those that are computed, one batch is finished and one waits, so that the network never does
+            for pairs in ordered_map(pool(lanes), self._infer, grouped, lanes + 2):
+                yield from self._commit(list(ordered_map(writers, self._finish, pairs, len(pairs))))
+
+    def _infer(self, batch: list[Loaded | Staged]) -> list[tuple[Loaded, NDArray[np.float32]] | Staged]:
+        prepared = [one.prepared for one in batch if isinstance(one, Loaded)]
+        logits = iter(self._segmenter.logits(stack(prepared)) if prepared else ())
+        return [(one, next(logits)) if isinstance(one, Loaded) else one for one in batch]
+
+    def _finish(self, one: tuple[Loaded, NDArray[np.float32]] | Staged) -> Staged:
+        return one if isinstance(one, Staged) else self._finisher.finish(*one)
+
+    def _commit(self, batch: list[Staged]) -> Iterator[Outcome]:
+        """Name the files of a batch, after the ledger says what they are.
+
+        Older files that are to go, go first: a line that no longer names them would make them another's.
+        """
+        for staged in batch:
+            for ending in staged.stale:
+                remove(staged.outcome.job.target(self._out, ending))
+        self._ledger.append(staged.outcome.entry for staged in batch if staged.record)
+        for staged in batch:
+            job, named = staged.outcome.job, dict[str, Stamp]()
+            try:
+                for ending, file in staged.files.items():
+                    rename(file, job.target(self._out, ending))
+                    named[ending] = staged.outcome.entry.outputs[ending]
+            except SliceError as error:
+                entry = replace(staged.outcome.entry, status="failed", message=str(error), outputs=named, found=None)
+                self._ledger.append([entry])
+                yield replace(staged.outcome, entry=entry)
+            else:
+                yield staged.outcome
 
 
-def segment_folder(segmenter: Segmenter, plan: Plan, settings: RunSettings) -> Iterator[SliceResult]:
-    """Segment the planned slices and yield one result a slice, in order; masks are written before their result.
-
-    A slice that cannot be used is a "failed" result and the others go on; older outputs of it are removed, so that
-    they cannot pass for new ones. At most three batches are in memory. Raises `OutputError` when writing fails and
-    `ModelError` when inference does, after the results of what was written before.
-    """
-    windows = PatientWindows([j.slice for j in plan.jobs], segmenter.contract, settings.window)
-    limit = segmenter.contract.output.threshold if settings.threshold is None else settings.threshold
-    size = segmenter.session.batch or settings.batch_size
-    chunks = [plan.jobs[i : i + size] for i in range(0, len(plan.jobs), size)]
-    finishing: list[Future[SliceResult]] = []
-    with ThreadPoolExecutor(WORKERS) as pool:
-
-        def load_chunk(jobs: Sequence[Job]) -> list[Future[_Loaded | SliceResult]]:
-            return [pool.submit(_load, job, segmenter, windows, plan, settings) for job in jobs]
-
-        try:
-            for loading in _one_ahead(map(load_chunk, chunks)):
-                loaded = [f.result() for f in loading]
-                usable = [one for one in loaded if isinstance(one, _Loaded)]
-                logits = iter(segmenter.logits(stack([u.prepared for u in usable])) if usable else ())
-                yield from _in_order(finishing)
-                finishing = [
-                    pool.submit(_finish, one, next(logits), limit, plan, settings)
-                    if isinstance(one, _Loaded)
-                    else _completed(one)
-                    for one in loaded
-                ]
-            yield from _in_order(finishing)
-        except GeneratorExit:
-            raise
-        except BaseException:  # also an interrupt: what was written is reported before the run ends
-            wait(finishing)
-            yield from [f.result() for f in finishing if f.exception() is None]
-            raise
-
-
-def _in_order(finishing: list[Future[SliceResult]]) -> Iterator[SliceResult]:
-    """Yield results first to last, taking each off the list, so that none is yielded twice."""
-    while finishing:
-        result = finishing[0].result()
-        finishing.pop(0)
-        yield result
-
-
-def _load(
-    job: Job, segmenter: Segmenter, windows: PatientWindows, plan: Plan, settings: RunSettings
-) -> _Loaded | SliceResult:
+@contextmanager
+def _opencv_on_one_thread() -> Iterator[None]:
+    """Keep OpenCV from starting threads of its own for each small picture: the cores are the network's."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
     try:
-        pixels = read_slice(job.slice.path)
-        window = windows.window_of(job.slice, pixels)
-        prepared = prepare(pixels, segmenter.contract, window)
-        display = to_display(pixels, window) if settings.overlay else None
-    except SliceError as error:
-        for ending in (MASK, OVERLAY, PROBABILITY):
-            job.target(plan.out, ending).unlink(missing_ok=True)
-        return SliceResult(job, "failed", str(error))
-    return _Loaded(job, (pixels.shape[0], pixels.shape[1]), display, prepared)
-
-
-def _finish(
-    loaded: _Loaded, small: NDArray[np.float32], limit: float, plan: Plan, settings: RunSettings
-) -> SliceResult:
-    job, logits = loaded.job, restore(small, loaded.shape)
-    mask = to_mask(logits, limit)
-    probability = sigmoid(logits)
-    inside = mask > 0
-    found = int(np.count_nonzero(inside))
-    result = SliceResult(
-        job,
-        "written",
-        pixels=mask.size,
-        tumour_pixels=found,
-        mean_probability=float(probability[inside].mean()) if found else 0.0,
-    )
-    truth: NDArray[np.uint8] | None = None
-    if settings.score and job.slice.mask is not None:
-        try:
-            truth = read_truth(job.slice, mask.shape)
-            result = replace(result, counts=count_pixels(mask, truth))
-        except SliceError as error:
-            result = replace(result, message=f"not scored: {error}")
-    pictures: dict[str, NDArray[Any]] = {MASK: mask}
-    if loaded.display is not None:
-        pictures[OVERLAY] = draw_outlines(loaded.display, mask, truth)
-    if settings.probabilities:
-        pictures[PROBABILITY] = np.rint(probability * 65535).astype(np.uint16)
-    for ending in (OVERLAY, PROBABILITY, MASK):
-        if ending in pictures:
-            write_png(job.target(plan.out, ending), pictures[ending])
-        elif settings.overwrite:  # one of an earlier mask would pass for this one's
-            job.target(plan.out, ending).unlink(missing_ok=True)
-    return result
-
-
-def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield items with the next one already started, so that reading overlaps inference."""
-    current = next(items, None)
-    while current is not None:
-        following = next(items, None)
-        yield current
-        current = following
-
-
-def _completed(result: SliceResult) -> Future[SliceResult]:
-    future: Future[SliceResult] = Future()
-    future.set_result(result)
-    return future
+        yield
+    finally:
+        cv2.setNumThreads(before)

@@ -1,87 +1,162 @@
 """What a run will do: which slices it reads, and where each mask goes."""
 
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path, PurePath
 
-from segport.errors import OutputError, UsageError
+from segport.errors import UsageError
+from segport.folders import MASK_FOLDERS, Folder
+from segport.ledger import LEDGER
 from segport.settings import RunSettings
-from segport.sources import Slice, list_slices
+from segport.sources import Slice, SliceTree
 
-MASK, OVERLAY, PROBABILITY = "_mask.png", "_overlay.png", "_probability.png"
-SUMMARY, RUN = "summary.csv", "run.json"
+MASK, OVERLAY, PROBABILITY, HEAT, SHEET = "_mask.png", "_overlay.png", "_probability.png", "_heat.png", "_sheet.png"
+SUMMARY, PATIENTS, RUN = "summary.csv", "patients.csv", "run.json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
-    """One slice and its outputs. `stem`: their path below the output folder, without ending."""
+    """One slice and its outputs. `stem`: their path below the output folder, without ending. `tree`: its input.
+
+    `patient`: the patient's name in the tables; among several inputs, that of the input comes before it.
+    """
 
     slice: Slice
     stem: PurePath
+    tree: SliceTree
+    patient: str
+
+    @property
+    def name(self) -> str:
+        """The stem as the ledger has it."""
+        return self.stem.as_posix()
+
+    @property
+    def source(self) -> str:
+        """The slice's absolute path, links not followed."""
+        return str(_typed(self.slice.path))
+
+    @property
+    def row_path(self) -> str:
+        """The slice's path as the tables have it."""
+        return self.stem.with_name(self.slice.relative.name).as_posix()
 
     def target(self, out: Path, ending: str) -> Path:
-        """Return the path of one output (MASK, OVERLAY or PROBABILITY)."""
+        """Return the path of one output."""
         return out / self.stem.with_name(self.stem.name + ending)
+
+    def endings(self, settings: RunSettings) -> list[str]:
+        """Return the endings of the outputs that a run writes; the mask's is the last."""
+        chosen = ((settings.overlay, OVERLAY), (settings.probabilities, PROBABILITY))
+        heat = ((settings.overlay and settings.probabilities, HEAT),)
+        return [ending for wanted, ending in (*chosen, *heat, (True, MASK)) if wanted]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFolder:
+    """One folder of an input, its jobs in natural order, `slices` of them. The rest as for `segport.folders.Folder`."""
+
+    path: Path
+    slices: int
+    jobs: Iterator[Job]
+    ignored: int
+    readable: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a run in natural order, and its output folder.
+    """The inputs of a run, and its output folder. `trees`: by the folder below `out` that mirrors each."""
 
-    `unreadable`: folders that cannot be listed. `ignored`: how many files are neither slices nor masks.
-    """
-
-    jobs: list[Job]
     out: Path
-    unreadable: list[Path]
-    ignored: int
+    trees: dict[PurePath, SliceTree]
+    paired: bool
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the inputs: a later run over others must not replace these results."""
+        return [_own_name(tree.root) for tree in self.trees.values()]
+
+    def folders(self) -> Iterator[PlannedFolder]:
+        """Yield what there is to do, folder by folder, while the tree is being listed."""
+        for prefix, tree in self.trees.items():
+            for folder in tree.folders():
+                jobs = self._jobs(prefix, tree, folder)
+                yield PlannedFolder(
+                    tree.base / folder.relative, len(folder.names), jobs, folder.ignored, folder.readable
+                )
+
+    def _jobs(self, prefix: PurePath, tree: SliceTree, folder: Folder) -> Iterator[Job]:
+        stems = _name_outputs(folder.names)
+        for item, stem in zip(tree.slices(folder, paired=self.paired), stems, strict=True):
+            patient = item.patient if prefix == PurePath() else f"{prefix}/{item.patient}"
+            yield Job(item, prefix / folder.relative / stem, tree, patient)
 
 
 def plan_run(inputs: Sequence[Path], out: Path | None, settings: RunSettings) -> Plan:
-    """Return what a run over `inputs` (folders or single files) would do; nothing is written.
+    """Return what a run over `inputs` (folders or single files) would do; nothing is written or listed yet.
 
     The tree is mirrored below `out`, by default `<input>-masks` beside the one input; several inputs each go under
-    their own name, which also comes before their patients' names. Two slices whose outputs would share a name
-    (`a.tif`, `a.png`) keep their ending. Raises `UsageError` (no slice, an output that is or holds an input or its
-    masks, several inputs without `out`) and `OutputError` when a file is there that the run would write and
-    `settings.overwrite` is off.
+    their own name, which also comes before their patients' names. Raises `UsageError`: several inputs without `out` or
+    of one name, no slice, an output that is or holds an input, or that is a folder of true masks.
     """
     if len(inputs) > 1 and out is None:
         raise UsageError("several inputs need --out, so that each gets a folder of its own name there")
     if len(inputs) > 1 and settings.masks is not None:
         raise UsageError("--masks mirrors one input; run several inputs one after the other")
-    twice = [name for name, n in Counter(_own_name(i).casefold() for i in inputs).items() if n > 1]
+    twice = [name for name, n in Counter(_fold(_own_name(i)) for i in inputs).items() if n > 1]
     if twice:
         raise UsageError(f"two inputs are named {twice[0]}; rename one, or run them one after the other")
     out = out or _beside(inputs[0])
-    plan = Plan([], out, [], 0)
+    trees = {}
     for root in inputs:
+        prefix = PurePath(_own_name(root)) if len(inputs) > 1 else PurePath()
+        trees[prefix] = SliceTree(root, masks=settings.masks, patient_pattern=settings.patient_pattern, exclude=out)
         _refuse_nested(root, out)
-        listing = list_slices(root, masks=settings.masks, patient_pattern=settings.patient_pattern, exclude=out)
-        slices, prefix = listing.slices, PurePath()
-        if len(inputs) > 1:
-            prefix = PurePath(_own_name(root))
-            slices = [replace(s, patient=f"{prefix}/{s.patient}") for s in slices]
-        jobs = [*plan.jobs, *_name_outputs(slices, prefix)]
-        plan = Plan(jobs, out, plan.unreadable + listing.unreadable, plan.ignored + listing.ignored)
-    if not plan.jobs:
+    _refuse_masks(out, settings)
+    plan = Plan(out, trees, paired=settings.score)
+    if not any(True for folder in plan.folders() for _ in folder.jobs):
         raise UsageError(f"{', '.join(map(str, inputs))}: found no slice; expected .tif, .png, .jpg or .bmp files")
-    _refuse_replacing(plan, settings)
     return plan
 
 
-def _name_outputs(slices: Sequence[Slice], prefix: PurePath) -> list[Job]:
-    """Return jobs whose outputs never share a name, also where the file system ignores case."""
-    stems = Counter(str(s.relative.with_suffix("")).casefold() for s in slices)
-    shared = {s.relative for s in slices if stems[str(s.relative.with_suffix("")).casefold()] > 1}
-    jobs = [Job(s, prefix / (s.relative if s.relative in shared else s.relative.with_suffix(""))) for s in slices]
-    if len({str(j.stem).casefold() for j in jobs}) < len(jobs):  # such as a.png, a.tif and a.png.tif
-        jobs = [Job(s, prefix / s.relative) for s in slices]
-    if len({str(j.stem).casefold() for j in jobs}) < len(jobs):
-        raise UsageError("two slices differ only in the case of their names; rename one")
-    return jobs
+def _name_outputs(names: Sequence[str]) -> Iterator[str]:
+    """Yield the stem of the outputs of each slice of one folder, all different where case or normal form is ignored.
+
+    The slice's stem; where two slices would share one, their names with ending (`a.tif`, `a.png`); where those are
+    the same but for case or Unicode normal form, the later ones get ~2, ~3 behind.
+    """
+    shared = _repeated(PurePath(n).stem for n in names)
+    if not _repeated(n if _fold(PurePath(n).stem) in shared else PurePath(n).stem for n in names):
+        yield from (n if _fold(PurePath(n).stem) in shared else PurePath(n).stem for n in names)
+        return
+    alike = _repeated(names)
+    taken = {_fold(n) for n in names if _fold(n) not in alike}
+    for name in names:
+        numbered = (f"{name}~{number}" for number in count(2))
+        stem = next(
+            n for n in chain([name], numbered) if _fold(n) not in taken or (n == name and _fold(n) not in alike)
+        )
+        taken.add(_fold(stem))
+        yield stem
+
+
+def _repeated(names: Iterable[str]) -> frozenset[str]:
+    """Return, folded, the names that occur more than once; by hashes, since a folder may hold 100,000."""
+    seen, again = set[int](), set[str]()
+    for name in map(_fold, names):
+        if hash(name) in seen:
+            again.add(name)
+        seen.add(hash(name))
+    return frozenset(again)
+
+
+def _fold(name: str) -> str:
+    """Return what file systems that ignore case or normal form make of a name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _own_name(path: Path) -> str:
@@ -105,23 +180,11 @@ def _refuse_nested(root: Path, out: Path) -> None:
         raise UsageError(f"--out {out} is or contains the input {root}; choose a folder beside it")
 
 
-def _refuse_replacing(plan: Plan, settings: RunSettings) -> None:
-    """Raise unless every target is free, or an earlier run's and may be replaced; inputs never are."""
-    sources = {p.resolve() for j in plan.jobs for p in (j.slice.path, j.slice.mask) if p is not None}
-    targets = [plan.out / SUMMARY, plan.out / RUN]
-    targets += [j.target(plan.out, ending) for j in plan.jobs for ending in (MASK, OVERLAY, PROBABILITY)]
-    there = [t for t in targets if t.exists()]
-    own = [t for t in there if t.resolve() in sources]
-    if own:
-        raise UsageError(f"--out {plan.out}: {own[0].name} there is an input of this run; choose another folder")
-    foreign = [] if (plan.out / RUN).exists() else there
-    if foreign:
-        raise OutputError(
-            f"{plan.out}: holds {len(foreign)} files that this run would replace, such as {foreign[-1].name}, and that"
-            f" no run of seg-infer left there (there is no {RUN}); remedy: another --out"
-        )
-    if there and not settings.overwrite:
-        raise OutputError(
-            f"{plan.out}: already holds {len(there)} files that this run would write, such as {there[-1].name};"
-            " remedy: --overwrite to replace them, or another --out"
+def _refuse_masks(out: Path, settings: RunSettings) -> None:
+    """Raise for an output folder that holds true masks: no option may replace those."""
+    if settings.masks is not None and settings.masks.resolve() in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"--out {out} is in --masks {settings.masks}; choose another folder")
+    if out.name.casefold() in MASK_FOLDERS and out.is_dir() and any(out.iterdir()) and not (out / LEDGER).exists():
+        raise UsageError(
+            f"--out {out}: a folder of that name holds true masks, no run of seg-infer made it; choose another folder"
         )

@@ -63,7 +63,7 @@ def restore(logits: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.f
 
 def to_mask(logits: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
     """Return the mask, uint8 of 0 and 255: 255 where sigmoid(logit) >= `threshold` (0 < threshold < 1)."""
-    return np.where(logits >= logit(threshold), np.uint8(255), np.uint8(0))
+    return (logits >= logit(threshold)).view(np.uint8) * np.uint8(255)
 
 
 def logit(probability: float) -> float:
@@ -134,6 +134,8 @@ def _apply_window(channels: Pixels, window: Window | None) -> NDArray[np.uint8]:
 
 def _pad_to_square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
+    if height == width:
+        return pixels
     side = max(height, width)
     square = np.zeros((side, side, *pixels.shape[2:]), np.uint8)
     top, left = (side - height) // 2, (side - width) // 2

@@ -1,130 +1,219 @@
-"""One run of the command: plan, segment, and leave summary.csv and run.json behind, whatever happens."""
+"""One run of the command: plan, segment, and leave tables and run.json behind, whatever happens."""
 
 import platform
 import time
-from collections import defaultdict
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from segport import __version__
-from segport.modelfile import file_sha256
-from segport.outputs import write_csv, write_json
-from segport.pipeline import SliceResult, segment_folder
-from segport.plan import RUN, SUMMARY, Plan
-from segport.scoring import Counts, Scores, score_patients
+from segport.deaths import record_deaths
+from segport.errors import OutputError
+from segport.freshness import Freshness
+from segport.ledger import LEDGER, Ledger
+from segport.outcome import Outcome
+from segport.outputs import csv_line, encode_json, rename, stage_bytes
+from segport.pipeline import READERS, FolderSegmenter
+from segport.plan import PATIENTS, RUN, SUMMARY, Job, Plan
+from segport.scoring import Scores, score_patients
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
+from segport.sheet_writer import SheetWriter
+from segport.tables import GrowingTable, PatientTotals, patient_header, patient_rows, summary_header, summary_row
+from segport.workspace import Workspace, open_workspace
 
-COLUMNS = ("path", "patient", "slice", "tumour_pixels", "tumour_share", "mean_probability", "status", "message")
+KEPT = 1000  # problems that run.json lists; summary.csv has them all, and memory stays flat
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunResult:
-    """What a run did; `scores` when truth was there and asked for. `unscored`: masks that could not be compared.
+    """What a run did. `written`: slices with a mask, of which `up_to_date` had one already; `failed`: without.
 
-    `unreadable`: folders that could not be listed.
+    `problems`: the first slices that failed or could not be scored, with the reason; `general`: what else went wrong.
+    `unlike`: how many slices look unlike the training data, `warnings`: by reason. `scores`: when truth was there and
+    asked for. `finished`: whether every slice was come to.
     """
 
     out: Path
-    written: int
-    failed: list[SliceResult]
-    unreadable: list[Path]
-    unscored: list[SliceResult]
-    ignored: int
     provider: str
     note: str
-    scores: Scores | None
+    written: int = 0
+    up_to_date: int = 0
+    failed: int = 0
+    unscored: int = 0
+    unreadable: int = 0
+    ignored: int = 0
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    unlike: int = 0
+    general: list[tuple[str, str]] = field(default_factory=list)
+    warnings: Counter[str] = field(default_factory=Counter)
+    scores: Scores | None = None
+    finished: bool = False
+    patients: dict[str, PatientTotals] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
-        """0 when every slice was written (and scored, where asked); else 1."""
-        return 1 if self.failed or self.unscored or self.unreadable else 0
+        """0 when every slice was written (and scored, where asked); 1 when some was not; 130 when interrupted."""
+        if not self.finished:
+            return 130
+        return 1 if self.failed or self.unscored or self.unreadable or self.general else 0
+
+    def add(self, outcome: Outcome, settings: RunSettings) -> None:
+        """Count one slice in."""
+        entry = outcome.entry
+        self.patients.setdefault(outcome.job.patient, PatientTotals()).add(entry)
+        self.warnings.update(entry.warnings)
+        self.unlike += bool(entry.warnings)
+        if entry.status == "written":
+            self.written += 1
+            self.up_to_date += not outcome.reason
+            self.unscored += settings.score and bool(entry.message)
+        else:
+            self.failed += 1
+        if entry.message and len(self.problems) < KEPT:
+            self.problems.append((str(outcome.job.slice.path), entry.message))
+
+    def complain(self, what: str, why: str) -> None:
+        """Keep a problem that is not a slice's, unless there are too many."""
+        if len(self.general) < KEPT:
+            self.general.append((what, why))
 
 
 def run(
-    plan: Plan, settings: RunSettings, segmenter: Segmenter, tick: Callable[[SliceResult], object] = lambda _: None
+    plan: Plan,
+    settings: RunSettings,
+    segmenter: Segmenter,
+    tick: Callable[[Outcome], object] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> RunResult:
-    """Segment the planned slices; `tick` is called after each. Errors as for `segment_folder`.
+    """Segment what the ledger of the output folder does not name as done; `tick` is called after each slice.
 
-    summary.csv and run.json are written also when the run ends early, for the slices that were done.
+    Once `stop` returns True no further slice is begun, and those under way are finished. The tables and run.json are
+    written also when the run ends early, for the slices that were come to. Raises `OutputError` (another run is
+    writing there, its files are another's, the disk is full) and `ModelError` when inference fails.
     """
-    started, results = time.monotonic(), list[SliceResult]()
-    write_json(plan.out / RUN, {"finished": False})  # from here on what lies in the folder is this run's
-    try:
-        with closing(segment_folder(segmenter, plan, settings)) as stream:  # type: ignore[type-var]  # a generator
-            for result in stream:
-                results.append(result)
-                tick(result)
-    finally:
-        summary = _summarise(results, plan, segmenter, settings)
-        write_csv(plan.out / SUMMARY, _header(settings), [_row(r, settings) for r in results])
-        write_json(plan.out / RUN, _document(summary, segmenter, settings, time.monotonic() - started, plan))
-    return summary
+    started = time.monotonic()
+    result = RunResult(plan.out, segmenter.session.provider, segmenter.session.note)
+    with closing(Ledger(plan.out, writable=False)) as ledger:
+        refuse_others_results(plan, settings, ledger)
+    with open_workspace(plan.out, READERS) as workspace, closing(_open_ledger(plan.out, workspace)) as ledger:
+        refuse_others_results(plan, settings, ledger)  # again, now that no other run writes
+        ledger.begin_run(plan.inputs)
+        _write(workspace, plan.out / RUN, encode_json({"finished": False}))
+        freshness = Freshness(ledger, plan, settings, segmenter.model, workspace)
+        table = GrowingTable(workspace.temporary(), summary_header(settings))
+
+        def leave() -> None:
+            table.close()
+            rename(table.path, plan.out / SUMMARY, of_slice=False)
+            lines = [csv_line(patient_header(settings)), *map(csv_line, patient_rows(result.patients, settings))]
+            _write(workspace, plan.out / PATIENTS, b"".join(lines))
+            document = _document(result, segmenter, settings, plan, freshness, time.monotonic() - started)
+            _write(workspace, plan.out / RUN, encode_json(document))
+
+        try:
+            sheets = SheetWriter(plan, settings, freshness, ledger, workspace, lambda why: result.complain("", why))
+            folder_segmenter = FolderSegmenter(segmenter, settings, freshness, ledger, workspace, plan.out)
+            with closing(folder_segmenter.segment(_jobs(plan, result, stop))) as outcomes:  # type: ignore[type-var]  # a generator
+                for outcome in outcomes:
+                    table.add(summary_row(outcome, settings))
+                    result.add(outcome, settings)
+                    if settings.overlay:
+                        sheets.add(outcome)
+                    tick(outcome)
+            sheets.finish()
+            result.finished = not stop()
+            result.scores = _scores(result)
+        except BaseException:
+            with suppress(OutputError):  # what ended the run is what is reported
+                leave()
+            raise
+        leave()
+    return result
 
 
-def _summarise(results: list[SliceResult], plan: Plan, segmenter: Segmenter, settings: RunSettings) -> RunResult:
-    scored = [r for r in results if r.counts is not None]
-    patients: dict[str, Counts] = defaultdict(Counts)
-    for r in scored:
-        patients[r.job.slice.patient] += r.counts or Counts()
-    return RunResult(
-        out=plan.out,
-        written=sum(r.status == "written" for r in results),
-        failed=[r for r in results if r.status == "failed"],
-        unreadable=plan.unreadable,
-        unscored=[r for r in results if settings.score and r.status == "written" and r.message],
-        ignored=plan.ignored,
-        provider=segmenter.session.provider,
-        note=segmenter.session.note,
-        scores=score_patients(patients, len(scored)) if scored else None,
-    )
+def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[Job]:
+    for folder in plan.folders():
+        result.ignored += folder.ignored
+        if not folder.readable:
+            result.unreadable += 1
+            result.complain(str(folder.path), "the folder cannot be listed; are its permissions right?")
+        for job in folder.jobs:
+            if stop():
+                return
+            yield job
 
 
-def _header(settings: RunSettings) -> list[str]:
-    return [*COLUMNS[:6], *(["dice", "iou"] if settings.score else []), *COLUMNS[6:]]
+def refuse_others_results(plan: Plan, settings: RunSettings, ledger: Ledger) -> None:
+    """Raise `OutputError` where the tables of the output folder are not of an earlier run over the same inputs."""
+    if settings.overwrite:
+        return
+    there = [name for name in (SUMMARY, PATIENTS, RUN) if (plan.out / name).exists()]
+    if there and not ledger.path.exists():
+        raise OutputError(
+            f"{plan.out}: holds {there[0]}, which this run would replace, and no {LEDGER} that says who wrote it;"
+            " remedy: another --out, or --overwrite to replace it"
+        )
+    if ledger.inputs not in (None, plan.inputs):
+        raise OutputError(
+            f"{plan.out}: holds the results of another run, over {', '.join(ledger.inputs or [])}; its tables would be"
+            " replaced; remedy: another --out, or --overwrite"
+        )
 
 
-def _row(result: SliceResult, settings: RunSettings) -> list[object]:
-    """Return a line of summary.csv; no timing stands in it, so that two runs give the same bytes."""
-    item = result.job.slice
-    row: list[object] = [result.job.stem.with_name(item.relative.name).as_posix(), item.patient]
-    row.append("" if item.number is None else item.number)
-    if result.status == "written":
-        row += [result.tumour_pixels, f"{result.tumour_pixels / result.pixels:.6f}", f"{result.mean_probability:.4f}"]
-    else:
-        row += ["", "", ""]
-    if settings.score:
-        row += [f"{result.counts.dice:.4f}", f"{result.counts.iou:.4f}"] if result.counts else ["", ""]
-    return [*row, result.status, result.message]
+def _open_ledger(out: Path, workspace: Workspace) -> Ledger:
+    """Return the ledger, in which are the slices that were being read when the last process ended by force."""
+    ledger = Ledger(out, writable=True)
+    if not workspace.died:
+        return ledger
+    with closing(ledger):
+        record_deaths(ledger, workspace.died)
+    return Ledger(out, writable=True)  # it finds what was there when it was opened
+
+
+def _write(workspace: Workspace, path: Path, data: bytes) -> None:
+    file = workspace.temporary()
+    stage_bytes(file, data)
+    rename(file, path, of_slice=False)
+
+
+def _scores(result: RunResult) -> Scores | None:
+    agreements = {name: p.agreement for name, p in result.patients.items() if p.agreement is not None}
+    if not agreements:
+        return None
+    slices = sum(p.scored for p in result.patients.values())
+    counts = {name: agreement.counts for name, agreement in agreements.items()}
+    return score_patients(counts, slices, [agreement.hd95 for agreement in agreements.values()])
 
 
 def _document(
-    summary: RunResult, segmenter: Segmenter, settings: RunSettings, seconds: float, plan: Plan
+    result: RunResult, segmenter: Segmenter, settings: RunSettings, plan: Plan, freshness: Freshness, seconds: float
 ) -> dict[str, Any]:
     golden = segmenter.contract.golden
     contract = replace(segmenter.contract, golden=golden and replace(golden, logits="(left out)"))
-    plain = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
     return {
-        "finished": summary.written + len(summary.failed) == len(plan.jobs),
-        "model": {"file": segmenter.model.name, "sha256": file_sha256(segmenter.model)},
-        "provider": summary.provider,
-        "provider_note": summary.note,
+        "finished": result.finished,
+        "inputs": plan.inputs,
+        "model": {"file": segmenter.model.name, "sha256": freshness.model},
+        "device_asked": segmenter.session.asked,
+        "provider": result.provider,
+        "provider_note": result.note,
+        "provider_facts": segmenter.session.facts,
         "threads": segmenter.session.threads,
+        "lanes": segmenter.session.lanes,
         "batch_size": segmenter.session.batch or settings.batch_size,
-        "settings": plain,
+        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
         "counts": {
-            "planned": len(plan.jobs),
-            "written": summary.written,
-            "failed": len(summary.failed),
-            "ignored": summary.ignored,
+            "planned": result.written + result.failed,
+            **{n: getattr(result, n) for n in ("written", "up_to_date", "failed", "unscored", "unreadable", "ignored")},
         },
-        "failed": [{"path": str(r.job.slice.path), "message": r.message} for r in summary.failed],
-        "unreadable": [str(folder) for folder in summary.unreadable],
-        "scores": asdict(summary.scores) if summary.scores else None,
+        "problems": [{"path": path, "message": message} for path, message in result.problems + result.general],
+        "unlike_training_data": {"slices": result.unlike, "reasons": dict(result.warnings)},
+        "scores": asdict(result.scores) if result.scores else None,
         "seconds": round(seconds, 3),
         "versions": _versions(),
         "contract": asdict(contract),

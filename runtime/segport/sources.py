@@ -1,28 +1,27 @@
-"""What is in this folder: finds slices and their masks in the layouts people have.
+"""What is in this folder: its slices, whose they are, and the true mask of each."""
 
-Layouts: `patient/slice.tif` with `slice_mask.tif` beside it; `images/` with `masks/` beside it; flat files, whose
-patient is the name before the last `_<n>`. A file whose stem ends in `_mask`, or that lies below a folder named
-`masks`, is a mask and never an input.
-"""
-
-import os
 import re
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
 
 from segport.errors import UsageError
+from segport.folders import (
+    MASK_ENDING,
+    Folder,
+    folders_of_patient,
+    is_mask,
+    is_picture,
+    patient_folders,
+    pictures_in,
+    walk_folders,
+)
 
-SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
-MASK_ENDING = "_mask"
-OUTPUT_ENDINGS = ("_overlay", "_probability")  # what seg-infer writes beside masks
-MASK_FOLDERS = frozenset({"masks", "labels"})
-IMAGE_FOLDERS = frozenset({"images", "imgs"})
 NUMBER_AT_END = re.compile(r"^(?P<patient>.*?)[ _-]*(?P<number>\d+)$")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Slice:
     """One picture on disk. `relative`: its path below the input folder. `mask`: the true mask, if there is one."""
 
@@ -33,9 +32,118 @@ class Slice:
     mask: Path | None = None
 
 
+class SliceTree:
+    """The slices below `root` (a folder, or one file), listed folder by folder.
+
+    `masks`: a folder that mirrors `root` and holds the masks, named as the slices, with or without `_mask`.
+    `patient_pattern`: a regular expression searched in the relative path (with /); its group `patient` (or its
+    first group) names the patient; else the folder does, or the name before the last number. `exclude`: a folder not to
+    enter (the output). Raises `UsageError` when a folder is not there or the pattern has no group.
+    """
+
+    def __init__(
+        self, root: Path, *, masks: Path | None = None, patient_pattern: str | None = None, exclude: Path | None = None
+    ) -> None:
+        if not root.exists():
+            raise UsageError(f"{root}: no such file or folder")
+        if masks is not None and not masks.is_dir():
+            raise UsageError(f"--masks {masks}: no such folder")
+        self.root = root
+        self.base = root.parent if root.is_file() else root
+        self._exclude = [p for p in (exclude, masks) if p is not None]
+        self._pattern = _compile(patient_pattern)
+        self._masks = MaskFinder(masks or self.base, every_picture=masks is not None, exclude=exclude)
+        self._by_pattern: dict[str, list[PurePath]] | None = None
+
+    def folders(self) -> Iterator[Folder]:
+        """Yield the folders of the tree (see `walk_folders`); for a single file, one folder that holds it alone."""
+        if self.root.is_file():
+            known = is_picture(self.root.name) and not is_mask(PurePath(self.root.name))
+            yield Folder(PurePath(), [self.root.name] if known else [], [], ignored=int(not known))
+        else:
+            yield from walk_folders(self.root, self._exclude)
+
+    def slices(self, folder: Folder, *, paired: bool = True) -> Iterator[Slice]:
+        """Yield the folder's slices in natural order, with their masks if `paired`."""
+        for name in folder.names:
+            yield self._slice(folder.relative / name, paired=paired)
+
+    def slices_of_patient(self, item: Slice) -> Iterator[Slice]:
+        """Yield every slice of the patient of `item`, without masks, in natural order.
+
+        Only the patient's own folders are listed; with a pattern, the whole tree is, once.
+        """
+        for relative in self._of_patient(item):
+            if self._identify(relative)[0] == item.patient:
+                yield self._slice(relative, paired=False)
+
+    def _of_patient(self, item: Slice) -> Iterator[PurePath]:
+        if self.root.is_file():
+            yield item.relative
+        elif self._pattern is not None:
+            if self._by_pattern is None:
+                self._by_pattern = defaultdict(list)
+                for relative in (f.relative / name for f in self.folders() for name in f.names):
+                    self._by_pattern[self._identify(relative)[0]].append(relative)
+            yield from self._by_pattern.get(item.patient, [])
+        else:
+            for folder in folders_of_patient(self.base, patient_folders(item.relative)):
+                names = pictures_in(self.base / folder)
+                yield from (folder / n for n in names if not is_mask(folder / n))
+
+    def _slice(self, relative: PurePath, *, paired: bool) -> Slice:
+        mask = self._masks.find(relative) if paired else None
+        return Slice(self.base / relative, relative, *self._identify(relative), mask)
+
+    def _identify(self, relative: PurePath) -> tuple[str, int | None]:
+        """Return (patient, slice number): by the pattern, else by the folder, else by the name before the number."""
+        ending = NUMBER_AT_END.match(relative.stem)
+        number = int(ending["number"]) if ending else None
+        if self._pattern is not None:
+            found = self._pattern.search(relative.as_posix())
+            if found is None:
+                raise UsageError(f"--patient-pattern {self._pattern.pattern}: does not match {relative.as_posix()}")
+            return str(found["patient"] if "patient" in self._pattern.groupindex else found[1]), number
+        folders = patient_folders(relative)
+        if folders:
+            return "/".join(folders), number
+        name = ending["patient"] if ending else relative.stem
+        return name or self.base.resolve().name, number
+
+
+class MaskFinder:
+    """Finds true masks below `root`: beside the slice, or in a folder of masks that mirrors its folders.
+
+    `every_picture`: whether all pictures there are masks, not only those named so. `exclude`: a folder not to look in.
+    The first in natural order is taken where a slice has several.
+    """
+
+    def __init__(self, root: Path, *, every_picture: bool, exclude: Path | None) -> None:
+        self._root, self._every_picture = root, every_picture
+        self._exclude = exclude and exclude.resolve()
+        self._core: tuple[str, ...] | None = None
+        self._known: dict[str, Path] = {}
+
+    def find(self, relative: PurePath) -> Path | None:
+        """Return the mask of the slice at this path below the input folder; None where there is none."""
+        core = patient_folders(relative)
+        if core != self._core:  # slices come patient by patient, so the last one's masks are all that is kept
+            self._core, self._known = core, self._masks_of(core)
+        return self._known.get(_common_stem(relative))
+
+    def _masks_of(self, core: tuple[str, ...]) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for folder in folders_of_patient(self._root, core):
+            if self._exclude is None or (self._root / folder).resolve() != self._exclude:
+                for name in pictures_in(self._root / folder):
+                    if self._every_picture or is_mask(folder / name):
+                        found.setdefault(_common_stem(PurePath(name)), self._root / folder / name)
+        return found
+
+
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds, in natural order.
+    """What a tree holds, folder by folder, each in natural order.
 
     `lone_masks`: masks without a slice, and second masks of a slice. `unreadable`: folders that could not be listed.
     `ignored`: how many files are neither slices nor masks.
@@ -50,100 +158,32 @@ class Listing:
 def list_slices(
     root: Path, *, masks: Path | None = None, patient_pattern: str | None = None, exclude: Path | None = None
 ) -> Listing:
-    """Return the slices below `root` (a folder, or one file), in natural order.
-
-    `masks`: a folder that mirrors `root` and holds the masks, named as the slices, with or without `_mask`.
-    `patient_pattern`: a regular expression searched in the relative path (with /); its group `patient` (or its
-    first group) names the patient. `exclude`: a folder not to enter (the output). Not looked at: hidden files, and
-    files named as overlays and probabilities of an earlier run. Raises `UsageError` when a folder is not there or
-    the pattern has no group.
-    """
-    if not root.exists():
-        raise UsageError(f"{root}: no such file or folder")
-    if masks is not None and not masks.is_dir():
-        raise UsageError(f"--masks {masks}: no such folder")
-    pattern = _compile(patient_pattern)
-    base = root.parent if root.is_file() else root
-    tree = _Tree([], []) if root.is_file() else _walk(root, [p for p in (exclude, masks) if p is not None])
-    files = [PurePath(root.name)] if root.is_file() else tree.files
-    pictures = [f for f in files if _is_picture(f)]
-    inputs = [f for f in pictures if not _is_mask(f)]
-    if masks is not None:
-        candidates = [(f, masks / f) for f in _walk(masks, []).files if _is_picture(f)]
-    else:
-        beside = [PurePath(f.name) for f in sorted(base.iterdir())] if root.is_file() else pictures
-        candidates = [(f, base / f) for f in beside if _is_picture(f) and _is_mask(f)]
-    truth: dict[tuple[str, ...], Path] = {}
-    for relative, path in candidates:
-        truth.setdefault(_pair_key(relative), path)
-    slices = [Slice(base / f, f, *_identify(f, base, pattern), truth.get(_pair_key(f))) for f in inputs]
+    """Return all slices below `root` at once; arguments and errors as for `SliceTree`."""
+    tree = SliceTree(root, masks=masks, patient_pattern=patient_pattern, exclude=exclude)
+    folders = list(tree.folders())
+    slices = [item for folder in folders for item in tree.slices(folder)]
     paired = {s.mask for s in slices}
-    lone = [] if root.is_file() else [path for _, path in candidates if path not in paired]
-    return Listing(slices, lone, tree.unreadable, ignored=len(files) - len(pictures))
+    if masks is None:
+        there = [root / f.relative / name for f in folders for name in f.masks]
+    else:
+        there = [masks / f.relative / name for f in walk_folders(masks) for name in (*f.names, *f.masks)]
+    unreadable = [root / f.relative for f in folders if not f.readable]
+    lone = [path for path in there if path not in paired]
+    return Listing(slices, lone, unreadable, ignored=sum(f.ignored for f in folders))
 
 
-def natural_key(path: PurePath) -> list[tuple[Any, ...]]:
-    """Return a sort key that puts `_9` before `_10` and a folder's files together."""
-    return [
-        tuple((0, int(part), part) if part.isdecimal() else (1, part.casefold(), part) for part in parts if part)
-        for parts in (re.split(r"(\d+)", piece) for piece in path.parts)
-    ]
-
-
-def group_patients(slices: Sequence[Slice]) -> dict[str, list[Slice]]:
-    """Return the slices of each patient, patients and slices in the order given."""
+def same_patient(slices: Sequence[Slice]) -> Callable[[Slice], list[Slice]]:
+    """Return a function that gives those of `slices` that are of the same patient as its argument, in order."""
     groups: dict[str, list[Slice]] = {}
     for item in slices:
         groups.setdefault(item.patient, []).append(item)
-    return groups
+    return lambda item: groups[item.patient]
 
 
-@dataclass(frozen=True)
-class _Tree:
-    files: list[PurePath]
-    unreadable: list[Path]
-
-
-def _walk(root: Path, exclude: Sequence[Path]) -> _Tree:
-    """Return the files below `root` as relative paths in natural order; hidden files and `exclude` left out.
-
-    Links are followed, except in circles.
-    """
-    barred = {folder.resolve() for folder in exclude}
-    found: list[PurePath] = []
-    unreadable: list[Path] = []
-    chains = {root: frozenset({root.resolve()})}  # of each folder: where it and the folders above it really are
-    for folder, folders, names in os.walk(
-        root, followlinks=True, onerror=lambda error: unreadable.append(Path(error.filename))
-    ):
-        here = Path(folder)
-        above = chains.pop(here)
-        targets = {f: (here / f).resolve() for f in folders if not f.startswith(".")}
-        folders[:] = [f for f, target in targets.items() if target not in barred | above]
-        chains |= {here / f: above | {targets[f]} for f in folders}
-        found += [(here / n).relative_to(root) for n in names if not n.startswith(".")]
-    return _Tree(sorted(found, key=natural_key), unreadable)
-
-
-def _is_picture(relative: PurePath) -> bool:
-    return relative.suffix.lower() in SUFFIXES and not relative.stem.casefold().endswith(OUTPUT_ENDINGS)
-
-
-def _is_mask(relative: PurePath) -> bool:
-    below_masks = any(part.casefold() in MASK_FOLDERS for part in relative.parts[:-1])
-    return below_masks or relative.stem.casefold().endswith(MASK_ENDING)
-
-
-def _pair_key(relative: PurePath) -> tuple[str, ...]:
-    """Return what a slice and its mask have in common: folders but `images` and `masks`, and the stem but `_mask`."""
+def _common_stem(relative: PurePath) -> str:
+    """Return what the names of a slice and its mask have in common."""
     stem = relative.stem
-    if stem.casefold().endswith(MASK_ENDING):
-        stem = stem[: -len(MASK_ENDING)]
-    return (*_patient_folders(relative), stem)
-
-
-def _patient_folders(relative: PurePath) -> tuple[str, ...]:
-    return tuple(p for p in relative.parts[:-1] if p.casefold() not in MASK_FOLDERS | IMAGE_FOLDERS)
+    return stem[: -len(MASK_ENDING)] if stem.casefold().endswith(MASK_ENDING) else stem
 
 
 def _compile(patient_pattern: str | None) -> re.Pattern[str] | None:
@@ -156,19 +196,3 @@ def _compile(patient_pattern: str | None) -> re.Pattern[str] | None:
     if pattern.groups == 0:
         raise UsageError(f"--patient-pattern {patient_pattern}: needs a group, as in '^([^_]+)_'")
     return pattern
-
-
-def _identify(relative: PurePath, base: Path, pattern: re.Pattern[str] | None) -> tuple[str, int | None]:
-    """Return (patient, slice number): by the pattern, else by the folder, else by the name before the last number."""
-    ending = NUMBER_AT_END.match(relative.stem)
-    number = int(ending["number"]) if ending else None
-    if pattern is not None:
-        found = pattern.search(relative.as_posix())
-        if found is None:
-            raise UsageError(f"--patient-pattern {pattern.pattern}: does not match {relative.as_posix()}")
-        return str(found["patient"] if "patient" in pattern.groupindex else found[1]), number
-    folders = _patient_folders(relative)
-    if folders:
-        return "/".join(folders), number
-    name = ending["patient"] if ending else relative.stem
-    return name or base.resolve().name, number

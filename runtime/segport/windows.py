@@ -1,6 +1,8 @@
 """Which intensity window a slice gets: none for uint8, the user's, or the contract's percentile rule per patient."""
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -9,19 +11,30 @@ from segport.contract import ModelContract
 from segport.errors import SliceError
 from segport.preprocess import Pixels, Window, percentile_window, split_channels
 from segport.reading import read_slice
-from segport.sources import Slice, group_patients
+from segport.sources import Slice
+
+REMEMBERED = 1024  # patients; slices come patient by patient, so few are needed at a time
 
 
 class PatientWindows:
-    """Windows of the patients of one run, computed when first needed and then kept. Safe to use from threads."""
+    """Windows of the patients of one run, computed when first needed. Safe to use from threads.
+
+    `slices_of_patient`: gives all slices of the patient that its argument belongs to. `read`: reads one of them.
+    """
 
     def __init__(
-        self, slices: Sequence[Slice], contract: ModelContract, window: tuple[float, float] | None = None
+        self,
+        slices_of_patient: Callable[[Slice], Iterable[Slice]],
+        contract: ModelContract,
+        window: tuple[float, float] | None = None,
+        read: Callable[[Path], Pixels] = read_slice,
     ) -> None:
-        self._patients = group_patients(slices)
+        self._slices_of_patient, self._read = slices_of_patient, read
         self._contract = contract
         self._given: Window | None = (window,) if window is not None else None
         self._known: dict[tuple[str, int], Window] = {}
+        self._states: dict[str, str] = {}
+        self._lacking: set[str] = set()
         self._lock = Lock()
 
     def window_of(self, item: Slice, pixels: Pixels) -> Window | None:
@@ -31,20 +44,48 @@ class PatientWindows:
         slices that cannot be read or used are left out (they fail on their own). Raises `SliceError` for `pixels` that
         no window can make usable.
         """
-        if pixels.dtype == np.uint8 or self._given is not None:
+        if not self.follows_rule(pixels):
             return None if pixels.dtype == np.uint8 else self._given
         channels = split_channels(pixels).shape[2]
         with self._lock:
             if (item.patient, channels) not in self._known:
-                alike = self._read_alike(item.patient, channels)
+                if len(self._known) >= REMEMBERED:
+                    self._known.clear()
+                alike = self._read_alike(item, channels)
                 self._known[item.patient, channels] = percentile_window(alike, self._contract)
             return self._known[item.patient, channels]
 
-    def _read_alike(self, patient: str, channels: int) -> Iterator[Pixels]:
-        for item in self._patients[patient]:
+    def follows_rule(self, pixels: Pixels) -> bool:
+        """Return whether the window of `pixels` depends on the patient's other slices."""
+        return pixels.dtype != np.uint8 and self._given is None
+
+    def state_of_patient(self, item: Slice) -> str:
+        """Return a hash over names, sizes and times of the patient's slices: while it stays, so does their window."""
+        with self._lock:
+            if item.patient not in self._states:
+                if len(self._states) >= REMEMBERED:
+                    self._states.clear()
+                state = hashlib.sha256()
+                for other in self._slices_of_patient(item):
+                    try:
+                        facts = other.path.stat()
+                    except OSError:
+                        continue
+                    state.update(repr((other.relative.as_posix(), facts.st_size, facts.st_mtime_ns)).encode())
+                self._states[item.patient] = state.hexdigest()[:16]
+            return self._states[item.patient]
+
+    def lacks_slices(self, item: Slice) -> bool:
+        """Return whether a window of the patient lacks slices that are there but could not be read from the disk."""
+        return item.patient in self._lacking
+
+    def _read_alike(self, item: Slice, channels: int) -> Iterator[Pixels]:
+        for other in self._slices_of_patient(item):
             try:
-                pixels = split_channels(read_slice(item.path))
-            except SliceError:
+                pixels = split_channels(self._read(other.path))
+            except SliceError as error:
+                if isinstance(error.__cause__, OSError):
+                    self._lacking.add(item.patient)
                 continue
             if pixels.dtype != np.uint8 and pixels.shape[2] == channels:
                 yield pixels

@@ -9,8 +9,6 @@ import pytest
 
 from helpers import SAMPLE_DATA, TINY, infer, read, rows, square, write
 from segport.cli import main
-from segport.errors import OutputError
-from segport.pipeline import segment_folder
 
 
 def test_a_folder_alone_gives_a_mirrored_tree_of_masks_beside_it(tmp_path: Path) -> None:
@@ -45,7 +43,16 @@ def test_run_json_says_what_ran(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads(capsys.readouterr().out) == document
     assert document["provider"] == "CPUExecutionProvider"
     assert document["settings"]["threshold"] == 0.25
-    assert document["counts"] == {"planned": 1, "written": 1, "failed": 0, "ignored": 0}
+    assert document["finished"] is True
+    assert document["counts"] == {
+        "planned": 1,
+        "written": 1,
+        "up_to_date": 0,
+        "failed": 0,
+        "unscored": 0,
+        "unreadable": 0,
+        "ignored": 0,
+    }
     assert len(document["model"]["sha256"]) == 64
     assert document["contract"]["input"]["size"] == 64
 
@@ -89,33 +96,13 @@ def test_16_bit_without_a_window_follows_the_contracts_rule_over_the_patient(tmp
     assert not read(tmp_path / "in-masks/p_2_mask.png").any()  # not stretched by its own extremes
 
 
-def test_a_second_run_replaces_nothing_unless_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source = write(tmp_path / "in/p_1.png", square())
-    assert infer(tmp_path / "in") == 0
-    before = (tmp_path / "in-masks/p_1_mask.png").read_bytes()
-    write(source, square(value=0))
-    assert infer(tmp_path / "in") == 3
-    assert "--overwrite" in capsys.readouterr().err
-    assert (tmp_path / "in-masks/p_1_mask.png").read_bytes() == before
-    assert infer(tmp_path / "in", "--overwrite") == 0
-    assert not read(tmp_path / "in-masks/p_1_mask.png").any()
-
-
-def test_an_old_mask_of_a_slice_that_now_fails_does_not_stay(tmp_path: Path) -> None:
-    source = write(tmp_path / "in/p_1.png", square())
-    infer(tmp_path / "in")
-    source.write_bytes(b"broken")
-    assert infer(tmp_path / "in", "--overwrite") == 1
-    assert not (tmp_path / "in-masks/p_1_mask.png").exists()
-
-
 def test_two_runs_give_the_same_bytes(tmp_path: Path) -> None:
     for n in range(1, 12):
         write(tmp_path / f"in/p_{n}.png", square(64 + n))
     for out, batch in (("a", 3), ("b", 8)):
         assert infer(tmp_path / "in", "--out", tmp_path / out, "--batch-size", batch, "--overlay", "--score") == 0
-    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*") if p.name != "run.json"]
-    assert len(files) == 23
+    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").glob("*.*") if p.suffix in (".png", ".csv")]
+    assert len(files) == 11 * 2 + 1 + 2  # masks and overlays, a contact sheet, summary and patients
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
@@ -138,7 +125,7 @@ def test_scores_name_their_aggregation_and_the_baseline(tmp_path: Path, capsys: 
     out = capsys.readouterr().out
     assert "Dice pooled 0.6667, mean per patient 0.5000" in out
     assert "accuracy 0.8750, where predicting nothing scores 0.7500 (2 patients, 2 slices)" in out
-    assert [r["dice"] for r in rows(tmp_path / "in-masks")] == ["1.0000", "0.0000"]
+    assert [r["dice_1_if_both_empty"] for r in rows(tmp_path / "in-masks")] == ["1.0000", "0.0000"]
 
 
 def test_a_truth_that_does_not_fit_is_said_and_the_mask_written(
@@ -225,42 +212,6 @@ def test_a_model_that_is_refused_exits_3(tmp_path: Path, capsys: pytest.CaptureF
     assert main([str(tmp_path / "in"), "--model", str(tmp_path / "bad.onnx")]) == 3
     assert "holds no segport contract" in capsys.readouterr().err
     assert not (tmp_path / "in-masks").exists()
-
-
-def test_an_output_that_cannot_be_written_exits_3_and_keeps_what_was_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for n in range(1, 21):
-        write(tmp_path / f"in/p_{n}.png", square())
-    from segport import pipeline
-
-    real = pipeline.write_png
-
-    def full_disk(path: Path, picture) -> None:
-        if path.name == "p_12_mask.png":
-            raise OutputError(f"{path}: cannot be written (No space left on device)")
-        real(path, picture)
-
-    monkeypatch.setattr(pipeline, "write_png", full_disk)
-    assert infer(tmp_path / "in", "--batch-size", 4) == 3
-    assert "No space left" in capsys.readouterr().err
-    assert [r["slice"] for r in rows(tmp_path / "in-masks")] == [str(n) for n in range(1, 12)]
-
-
-def test_an_interrupt_exits_130_and_leaves_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for n in range(1, 9):
-        write(tmp_path / f"in/p_{n}.png", square())
-    from segport import run
-
-    def interrupted(*arguments):
-        for i, result in enumerate(segment_folder(*arguments)):
-            if i == 3:
-                raise KeyboardInterrupt
-            yield result
-
-    monkeypatch.setattr(run, "segment_folder", interrupted)
-    assert infer(tmp_path / "in") == 130
-    assert len(rows(tmp_path / "in-masks")) == 3
 
 
 def test_info_shows_the_contract_for_people_and_machines(capsys: pytest.CaptureFixture[str]) -> None:

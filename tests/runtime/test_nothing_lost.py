@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from helpers import infer, read, rows, square, write
-from segport import sources
+from segport import folders
 from segport.errors import ModelError, UsageError
 from segport.onnxruntime_engine import OrtRunner
 from segport.outputs import write_bytes
@@ -32,8 +32,8 @@ def test_long_names_that_end_alike_are_not_mixed_up_between_threads(tmp_path: Pa
     [
         ("{0}/in/p_1.png --out {0}/in", 2),
         ("{0}/in --out {0}/truth --score --masks {0}/truth", 2),
-        ("{0}/in --out {0}/truth", 3),
-        ("{0}/in --out {0}/in/masks", 3),
+        ("{0}/in --out {0}/truth/new --score --masks {0}/truth", 2),
+        ("{0}/in --out {0}/in/masks", 2),
     ],
 )
 def test_a_true_mask_is_never_replaced(tmp_path: Path, capsys, options: str, code: int) -> None:
@@ -43,7 +43,7 @@ def test_a_true_mask_is_never_replaced(tmp_path: Path, capsys, options: str, cod
     write(tmp_path / "truth/p_1_mask.png", np.full((64, 64), 7, np.uint8))
     assert infer(*options.format(tmp_path).split(), "--overwrite") == code
     error = capsys.readouterr().err
-    assert "choose" in error or "another --out" in error
+    assert "choose another folder" in error or "choose a folder beside" in error
     assert (read(tmp_path / "in/p_1_mask.png") == 7).all()
     assert (read(tmp_path / "in/masks/p_1_mask.png") == 7).all()
     assert (read(tmp_path / "truth/p_1_mask.png") == 7).all()
@@ -64,7 +64,7 @@ def test_another_runs_summary_is_not_replaced(tmp_path: Path, capsys) -> None:
     assert infer(tmp_path / "a", "--out", tmp_path / "out") == 0
     before = (tmp_path / "out/summary.csv").read_bytes()
     assert infer(tmp_path / "b", "--out", tmp_path / "out") == 3
-    assert "already holds 2 files" in capsys.readouterr().err
+    assert "holds the results of another run, over a" in capsys.readouterr().err
     assert (tmp_path / "out/summary.csv").read_bytes() == before
 
 
@@ -72,7 +72,7 @@ def test_an_old_overlay_does_not_stay_beside_a_new_mask(tmp_path: Path) -> None:
     write(tmp_path / "in/p_1.png", square())
     assert infer(tmp_path / "in", "--overlay") == 0
     assert infer(tmp_path / "in", "--overwrite") == 0
-    assert sorted(p.name for p in (tmp_path / "in-masks").iterdir()) == ["p_1_mask.png", "run.json", "summary.csv"]
+    assert not (tmp_path / "in-masks/p_1_overlay.png").exists()
 
 
 def test_patients_of_the_same_name_in_two_inputs_stay_two(tmp_path: Path, capsys) -> None:
@@ -117,12 +117,13 @@ def test_a_folder_that_cannot_be_listed_fails_and_the_others_go_on(tmp_path: Pat
             raise PermissionError(13, "Permission denied", str(path))
         return real(path)
 
-    monkeypatch.setattr(sources.os, "scandir", denied)
+    monkeypatch.setattr(folders.os, "scandir", denied)
     assert infer(tmp_path / "in") == 1
     assert "in/b: the folder cannot be listed" in capsys.readouterr().err
     assert (tmp_path / "in-masks/a/a_1_mask.png").exists()
     document = json.loads((tmp_path / "in-masks/run.json").read_text())
-    assert document["unreadable"] == [str(tmp_path / "in/b")]
+    assert document["counts"]["unreadable"] == 1
+    assert document["problems"][0]["path"] == str(tmp_path / "in/b")
 
 
 class Runner:
@@ -158,7 +159,7 @@ def interrupt() -> np.ndarray:
     [
         (nan, 3, "not finite"),
         (out_of_memory, 3, "bad allocation; remedy: a smaller --batch-size"),
-        (interrupt, 130, "masks that were written are whole"),
+        (interrupt, 130, "what was written is whole"),
     ],
 )
 def test_when_inference_ends_the_run_what_was_written_is_in_the_summary(

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from segport.contract import ModelContract
 from segport.preprocess import prepare, prepare_mask
 from segport.reading import read_slice, read_truth
-from segport.sources import Slice
+from segport.sources import Slice, same_patient
 from segport.windows import PatientWindows
 from segport_train.augment import augment
 
@@ -31,7 +31,7 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self.pixels = np.zeros((rows, size, size, 3), np.uint8)
         self.masks = np.zeros((rows, size, size), np.uint8)
         self._truth: list[NDArray[np.uint8]] = []
-        windows = PatientWindows(table_slices(self.table), contract)
+        windows = PatientWindows(same_patient(table_slices(self.table)), contract)
         for i, item in enumerate(table_slices(self.table)):
             pixels = read_slice(item.path)
             truth = read_truth(item, pixels.shape)

@@ -15,6 +15,7 @@ from segport import __version__
 from segport.contract import Input, ModelContract, Origin, TrainingRange
 from segport.preprocess import to_display
 from segport.reading import read_slice
+from segport.sources import same_patient
 from segport.windows import PatientWindows
 from segport_train.dataset import table_slices
 from segport_train.hardware import Hardware
@@ -47,7 +48,7 @@ def training_range(table: pd.DataFrame, settings: TrainSettings) -> TrainingRang
     levels = []
     for _, rows in table.groupby("patient"):
         slices = table_slices(rows)
-        windows = PatientWindows(slices, default)
+        windows = PatientWindows(same_patient(slices), default)
         shown = []
         for item in slices:
             pixels = read_slice(item.path)

@@ -1,0 +1,106 @@
+"""What seg-infer tells people while it runs and afterwards, and how they stop it."""
+
+import signal
+import sys
+from contextlib import suppress
+from threading import Event, Thread, current_thread, main_thread
+from types import TracebackType
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from segport.outcome import Outcome
+from segport.plan import Plan
+from segport.run import RunResult
+from segport.scoring import Scores
+from segport.settings import RunSettings
+from segport.text import printable, printable_lines
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
+
+
+class Console:
+    """Progress on stderr, and a clean stop on Ctrl+C: slices under way are finished. A second one stops at once."""
+
+    def __init__(self, plan: Plan, settings: RunSettings, *, quiet: bool) -> None:
+        self._plan, self._settings = plan, settings
+        self._stopped = Event()
+        self._before: dict[int, Any] = {}
+        self._bar = tqdm(unit="slice", disable=True if quiet else None, dynamic_ncols=True)
+
+    def __enter__(self) -> "Console":
+        if current_thread() is main_thread():
+            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        if not self._bar.disable:
+            Thread(target=self._count, daemon=True).start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopped.set()  # ends the counting as well
+        self._bar.close()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def tick(self, outcome: Outcome) -> None:
+        """Move the bar, and say at once what failed."""
+        self._bar.update()
+        entry = outcome.entry
+        if entry.message:
+            kind = "" if entry.status == "written" else "failed: "
+            tqdm.write(printable(f"{kind}{outcome.job.slice.path}: {entry.message}"), file=sys.stderr)
+
+    def stop(self) -> bool:
+        """Return whether the user wants the run to end."""
+        return self._stopped.is_set()
+
+    def say_problems(self, result: RunResult) -> None:
+        """Say what has not been said slice by slice; the last line is what must not be overlooked."""
+        for path, why in result.general:
+            print(printable(f"failed: {path}: {why}" if path else why), file=sys.stderr)
+        if not result.finished:
+            print("interrupted; what was written is whole; run it again to go on", file=sys.stderr)
+        if result.note and self._settings.device == "cuda":
+            print(result.note, file=sys.stderr)
+
+    def _on_signal(self, *_: object) -> None:
+        if self._stopped.is_set():
+            raise KeyboardInterrupt
+        self._stopped.set()
+
+    def _count(self) -> None:
+        """Count the slices for the bar, beside the run: it does not wait for the listing of a large tree."""
+        total = 0
+        with suppress(OSError):
+            for folder in self._plan.folders():
+                total += folder.slices
+                if self._stopped.is_set():
+                    return
+            self._bar.total = total
+
+
+def summarise(result: RunResult, settings: RunSettings) -> str:
+    """Return what a run did, for people."""
+    done = f", {result.up_to_date} of them up to date before" if result.up_to_date else ""
+    folder = click.format_filename(result.out)
+    lines = [f"{result.written} masks in {folder}{done} ({result.failed} failed, {result.ignored} ignored)"]
+    if settings.overlay:
+        lines.append(f"overlays beside them: *_overlay.png (red: mask{', green: truth' if settings.score else ''})")
+    if result.unlike:
+        reasons = "; ".join(f"{why} ({n})" for why, n in result.warnings.most_common())
+        lines.append(f"{result.unlike} slices look unlike the training data: {reasons}")
+    if settings.score:
+        lines.append(_describe_scores(result.scores))
+    return printable_lines("\n".join(lines))
+
+
+def _describe_scores(scores: Scores | None) -> str:
+    if scores is None:
+        return "no slice has a true mask to score against"
+    distance = "" if scores.hd95_mean_per_patient is None else f"; HD95 {scores.hd95_mean_per_patient:.1f} pixels"
+    return (
+        f"Dice pooled {scores.dice_pooled:.4f}, mean per patient {scores.dice_mean_per_patient:.4f},"
+        f" median {scores.dice_median_per_patient:.4f}; IoU pooled {scores.iou_pooled:.4f}{distance}\n"
+        f"accuracy {scores.accuracy:.4f}, where predicting nothing scores {scores.nothing_accuracy:.4f}"
+        f" ({scores.patients} patients, {scores.slices} slices)"
+    )

@@ -1,0 +1,119 @@
+"""What a run still has to do: whether a slice's outputs are there and are those of this slice, model and settings."""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from segport.contract import ModelContract
+from segport.deaths import CarefulReader
+from segport.entry import Entry
+from segport.ledger import Ledger
+from segport.modelfile import file_sha256, read_contract
+from segport.plan import Job, Plan
+from segport.settings import RunSettings
+from segport.windows import PatientWindows
+from segport.workspace import Workspace
+
+PIXEL_RULES = 1  # counts up when prepare, restore or to_mask change what they compute: older masks are then stale
+ELSEWHERE = "remedy: --overwrite to replace it, or another --out"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do with a slice. "fresh": nothing; "stale": segment it; "refused": nothing may be written.
+
+    `reason`: why it is stale or refused, for people. `entry`: the last line of the ledger on it.
+    """
+
+    kind: Literal["fresh", "stale", "refused"]
+    reason: str
+    entry: Entry | None
+
+
+def pixel_settings(settings: RunSettings, contract: ModelContract) -> str:
+    """Return a hash of the settings that decide pixels: not batch size, threads or device."""
+    threshold = contract.output.threshold if settings.threshold is None else settings.threshold
+    decisive = [PIXEL_RULES, settings.engine, threshold, settings.window]
+    return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+
+
+class Freshness:
+    """Judges slices against the ledger. May be called from threads."""
+
+    def __init__(
+        self, ledger: Ledger, plan: Plan, settings: RunSettings, model: Path, workspace: Workspace | None = None
+    ) -> None:
+        """Read what decides pixels from the model file; raises `ModelError`. `workspace`: None to judge alone."""
+        contract = read_contract(model)
+        self._ledger, self._out, self._settings = ledger, plan.out, settings
+        self.reader = CarefulReader(ledger, workspace, overwrite=settings.overwrite)
+        self._windows = {
+            id(tree): PatientWindows(tree.slices_of_patient, contract, settings.window, self.reader.read)
+            for tree in plan.trees.values()
+        }
+        self.model, self.pixels = file_sha256(model), pixel_settings(settings, contract)
+
+    def windows_of(self, job: Job) -> PatientWindows:
+        """Return the intensity windows of the input that the slice is from."""
+        return self._windows[id(job.tree)]
+
+    def judge(self, job: Job) -> Verdict:
+        """Return what to do with a slice; reads the slice or its outputs only where sizes and times leave doubt."""
+        entry = self._ledger.find(job.name)
+        if not self._settings.overwrite and (refusal := self._why_refused(job, entry)):
+            return Verdict("refused", refusal, entry)
+        if entry is None:
+            return Verdict("stale", "new", None)
+        if self._settings.overwrite:
+            return Verdict("stale", "--overwrite", entry)
+        reason = self._why_stale(job, entry) or self._what_is_missing(job, entry)
+        return Verdict("stale" if reason else "fresh", reason, entry)
+
+    def _why_refused(self, job: Job, entry: Entry | None) -> str:
+        named = entry.outputs if entry is not None else {}
+        targets = [job.target(self._out, e) for e in job.endings(self._settings) if e not in named]
+        foreign = [target.name for target in targets if os.path.lexists(target)]
+        if foreign:
+            return f"{foreign[-1]} is already there and no run of seg-infer wrote it; {ELSEWHERE}"
+        if reason := self.reader.why_not(job.slice.path):
+            return reason
+        if entry is not None and entry.source != job.source and not self._is_same_slice(job, entry):
+            return f"its mask would replace that of {entry.source}; {ELSEWHERE}"
+        return ""
+
+    def _why_stale(self, job: Job, entry: Entry) -> str:
+        if entry.status == "failed":
+            return "failed before"
+        if (entry.model, entry.settings) != (self.model, self.pixels):
+            return "another model" if entry.model != self.model else "other settings"
+        if not self._is_same_slice(job, entry):
+            return "the slice changed"
+        if entry.volume and entry.volume != self.windows_of(job).state_of_patient(job.slice):
+            return "other slices of the patient changed, and with them the intensity window"
+        return ""
+
+    def _what_is_missing(self, job: Job, entry: Entry) -> str:
+        for ending in job.endings(self._settings):
+            target = job.target(self._out, ending)
+            if ending not in entry.outputs or not target.exists():
+                return f"{target.name} is missing"
+            if not entry.outputs[ending].is_of(target, verify=self._settings.verify):
+                return f"{target.name} was altered"
+        if self._settings.score and not self._is_scored(job, entry):
+            return "not scored against this true mask"
+        if self._settings.overlay and entry.scored and not self._settings.score:
+            return "its overlay shows the true mask"
+        return ""
+
+    def _is_scored(self, job: Job, entry: Entry) -> bool:
+        if not entry.scored or (entry.truth is None) != (job.slice.mask is None):
+            return False
+        if entry.truth is None or job.slice.mask is None:
+            return True
+        return entry.truth.is_of(job.slice.mask, verify=self._settings.verify)
+
+    def _is_same_slice(self, job: Job, entry: Entry) -> bool:
+        return entry.read is not None and entry.read.is_of(job.slice.path, verify=self._settings.verify)

@@ -1,0 +1,72 @@
+"""The first stage of a run: judges a slice, and reads and prepares it where it has to be segmented."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from segport.contract import ModelContract
+from segport.entry import Entry, Stamp
+from segport.errors import SliceError
+from segport.freshness import Freshness
+from segport.outcome import Loaded, Outcome, Staged, stage_failure
+from segport.plan import Job
+from segport.plausibility import unlike_training
+from segport.preprocess import Pixels, Window, prepare
+from segport.reading import read_stamped
+from segport.settings import RunSettings
+
+
+class Loader:
+    """Loads slices. May be called from as many threads as the workspace has readers."""
+
+    def __init__(self, contract: ModelContract, settings: RunSettings, freshness: Freshness) -> None:
+        self._contract, self._settings, self._freshness = contract, settings, freshness
+
+    def load(self, job: Job) -> Loaded | Staged:
+        """Return a slice for the network, or what there is to say of one that needs it not, or cannot be used."""
+        verdict = self._freshness.judge(job)
+        if verdict.kind == "fresh" and verdict.entry is not None:
+            # a message on what is written is on its score
+            entry = verdict.entry if self._settings.score else replace(verdict.entry, message="")
+            return Staged(Outcome(job, entry), record=False)
+        outcome = Outcome(job, self._entry(job, verdict.reason if verdict.kind == "refused" else ""), verdict.reason)
+        if verdict.kind == "refused":
+            return Staged(outcome, record=False)
+        read: Stamp | None = None
+        try:
+            data, read = read_stamped(job.slice.path)
+            pixels = self._freshness.reader.decode(job.slice.path, data)
+            window, volume = self._window(job, pixels)
+            prepared = prepare(pixels, self._contract, window)
+        except SliceError as error:
+            return stage_failure(outcome, str(error), verdict.entry, read)
+        entry = self._entry(job, "", read, volume, unlike_training(pixels, prepared, self._contract))
+        return Loaded(Outcome(job, entry, verdict.reason), verdict.entry, pixels.shape[:2], window, prepared)
+
+    def _window(self, job: Job, pixels: Pixels) -> tuple[Window | None, str]:
+        """Return the slice's window, and the state of the patient's slices where it depends on them."""
+        windows = self._freshness.windows_of(job)
+        if not windows.follows_rule(pixels):
+            return windows.window_of(job.slice, pixels), ""
+        # before the window: should a slice change meanwhile, the next run sees another state
+        volume = windows.state_of_patient(job.slice)
+        window = windows.window_of(job.slice, pixels)
+        # which no state is: the next run segments the patient anew
+        return window, "incomplete" if windows.lacks_slices(job.slice) else volume
+
+    def _entry(
+        self, job: Job, message: str, read: Stamp | None = None, volume: str = "", warnings: tuple[str, ...] = ()
+    ) -> Entry:
+        """Return the slice's entry as long as it has no outputs: it counts as failed."""
+        return Entry(
+            job.name,
+            job.source,
+            "failed",
+            message,
+            read=read,
+            model=self._freshness.model,
+            settings=self._freshness.pixels,
+            volume=volume,
+            scored=self._settings.score,
+            warnings=warnings,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+        )

@@ -1,0 +1,63 @@
+"""What becomes of a slice on its way through a run: loaded, then staged, then an outcome that is committed."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segport.entry import Entry, Stamp
+from segport.plan import Job
+from segport.preprocess import Window
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What happened to one slice: its `entry`, and why it was segmented (`reason`; empty where nothing was to do).
+
+    The entry is that of the ledger, from this run or an earlier one; one that is "failed" may be in no ledger, where a
+    file that is not ours is in the way.
+    """
+
+    job: Job
+    entry: Entry
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A slice that was read: what will be said of it, what was said `before`, its `shape` (height, width).
+
+    `window`: see `preprocess`. `prepared`: for the network, uint8 [size, size, 3].
+    """
+
+    outcome: Outcome
+    before: Entry | None
+    shape: tuple[int, int]
+    window: Window | None
+    prepared: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """An outcome whose files are written but not yet named. `stale`: endings of older outputs that are to go.
+
+    `record`: whether a line of the ledger is to say so.
+    """
+
+    outcome: Outcome
+    files: dict[str, Path] = field(default_factory=dict)
+    stale: frozenset[str] = frozenset()
+    record: bool = True
+
+
+def stage_failure(outcome: Outcome, message: str, before: Entry | None, read: Stamp | None) -> Staged:
+    """Stage a failure. Outputs of other bytes under this name would pass for this slice's: they go.
+
+    `read`: the slice's stamp; where it could not be read at all (None), nothing says that it changed, and they stay.
+    """
+    outcome = replace(outcome, entry=replace(outcome.entry, message=message))
+    if before is None or (read is not None and before.read is not None and read.sha256 != before.read.sha256):
+        stale = frozenset(before.outputs if before is not None else ())
+        return Staged(replace(outcome, entry=replace(outcome.entry, read=read)), stale=stale)
+    return Staged(replace(outcome, entry=replace(outcome.entry, read=before.read, outputs=before.outputs)))

@@ -1,0 +1,94 @@
+"""Outputs that a run replaces or removes: a kill leaves none that passes for new, or for another program's."""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from faults import start_child
+from helpers import infer, square, write
+from trees import check_whole, contents
+
+Change = Callable[[Path], object]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("a_1", "a_2", "b_1"):
+        write(tmp_path / f"in/{name}.png", square(value=200 if name != "a_2" else 150))
+        write(tmp_path / f"in/{name}_mask.png", square()[..., 1])
+    assert infer(tmp_path / "in") == 0
+    return tmp_path
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in folder.rglob("*_*.png")}
+
+
+def slice_of(tree: Path) -> Path:
+    return tree / "in/a_1.png"
+
+
+def mask_of(tree: Path) -> Path:
+    return tree / "in-masks/a_1_mask.png"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda t: write(slice_of(t), square(low=30)),
+        lambda t: slice_of(t).unlink(),
+        lambda t: write(t / "in/a_3.png", square(low=30)),
+        lambda t: write(t / "in/a_1_mask.png", square(low=30)[..., 1]),
+    ],
+    ids=["changed", "removed", "added", "truth"],
+)
+def test_a_sheet_is_drawn_anew_when_what_it_shows_changed_even_in_a_run_that_was_killed(
+    tree: Path, change: Change
+) -> None:
+    options = ("--overlay", "--score")
+    assert infer(tree / "in", *options) == 0
+    change(tree)
+    steps = [("mask rename", "after"), ("sheet rename", "before")]
+    for step, when in steps if slice_of(tree).exists() else steps[1:]:
+        child = start_child(tree / "in", *options, fault={"step": step, "when": when, "act": "kill"})
+        child.communicate()
+        assert child.returncode == -signal.SIGKILL
+    assert infer(tree / "in", *options) == 0
+    assert infer(tree / "in", "--out", tree / "new", *options) == 0
+    check_whole(tree / "in-masks")
+    left = {n: d for n, d in contents(tree / "in-masks").items() if (tree / "new" / n).exists()}
+    assert left == contents(tree / "new")
+    before = times(tree / "in-masks")
+    assert infer(tree / "in", *options) == 0
+    assert times(tree / "in-masks") == before
+
+
+@pytest.mark.parametrize("step", ["ledger fsync", "overlay unlink"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_overlay_that_is_to_go_goes_whenever_the_run_is_killed(tree: Path, step: str, when: str) -> None:
+    assert infer(tree / "in", "--overlay") == 0
+    (tree / "in-masks/a_sheet.png").unlink()
+    (tree / "in-masks/b_sheet.png").unlink()
+    nth = 2 if step == "ledger fsync" else 1
+    fault = {"step": step, "act": "exit", "when": when, "nth": nth}
+    child = start_child(tree / "in", "--threshold", 0.9, fault=fault)
+    child.communicate()
+    assert child.returncode == 7
+    assert infer(tree / "in", "--threshold", 0.9) == 0
+    assert infer(tree / "in", "--threshold", 0.9, "--out", tree / "new") == 0
+    assert contents(tree / "in-masks") == contents(tree / "new")
+
+
+def test_a_mask_of_a_slice_that_broke_goes_whenever_the_run_is_killed(tree: Path) -> None:
+    good = slice_of(tree).read_bytes()
+    slice_of(tree).write_bytes(good[:60])
+    child = start_child(tree / "in", fault={"step": "ledger fsync", "act": "exit", "when": "after", "nth": 2})
+    child.communicate()
+    assert child.returncode == 7
+    assert infer(tree / "in") == 1
+    assert not mask_of(tree).exists()
+    slice_of(tree).write_bytes(good)
+    assert infer(tree / "in") == 0
+    assert check_whole(tree / "in-masks") == 3
