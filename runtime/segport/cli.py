@@ -93,7 +93,7 @@ def _infer(
     from segport.session import divide_threads, usable_cores
 
     segmenter = _open(settings, lanes=divide_threads(settings.threads or usable_cores()))
-    print(f"{segmenter.model.name} on {segmenter.session.describe()}", file=sys.stderr)
+    print(printable(f"{segmenter.model.name} on {segmenter.session.describe()}"), file=sys.stderr)
     with Console(plan, settings, quiet=quiet) as console:
         result = run(plan, settings, segmenter, console.tick, console.stop)
     console.say_problems(result)
@@ -160,7 +160,7 @@ def _show_info(settings: RunSettings, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(document, indent=2))
         return 0
-    click.echo(f"{path.name} (schema {contract.schema})")
+    click.echo(printable(f"{path.name} (schema {contract.schema})"))
     for section in ("input", "output", "training_range", "origin", "export"):
         click.echo(f"\n{section}")
         for name, value in (document[section] or {"": "absent"}).items():

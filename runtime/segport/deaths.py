@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from pathlib import Path
 
-from segport.entry import Entry
+from segport.entry import Entry, Status
 from segport.errors import SliceError
 from segport.ledger import Ledger
 from segport.preprocess import Pixels
@@ -27,9 +27,10 @@ PROBE_SECONDS = 60
 MEND = "remedy: save it anew with another program, or --overwrite to try it again"
 
 
-def record_deaths(ledger: Ledger, sources: list[str]) -> None:
-    """Enter the slices that were being read when a process ended by force; raises `OutputError`."""
-    ledger.append(_entry(source, "died") for source in sources)
+def record_deaths(ledger: Ledger, workspace: Workspace) -> None:
+    """Enter the slices that were being read when the last process ended by force; raises `OutputError`."""
+    ledger.append(_entry(source, "died", workspace.died_at) for source in workspace.died)
+    workspace.forget_died()
 
 
 class CarefulReader:
@@ -50,7 +51,7 @@ class CarefulReader:
     def read(self, path: Path) -> Pixels:
         """Return the slice as `read_slice` does; raises `SliceError` for one that must not be read as well."""
         if reason := self.why_not(path):
-            raise SliceError(reason)
+            raise SliceError(reason) from ChildProcessError(reason)
         with self._noted(path):
             return read_slice(path)
 
@@ -68,7 +69,7 @@ class CarefulReader:
         with self._workspace.reading(_source(path), alone=suspect):
             yield
         if suspect:
-            self._ledger.append([_entry(_source(path), "written")])
+            self._ledger.append([_entry(_source(path), "written", datetime.now(UTC))])
 
     def _deaths(self, path: Path) -> int:
         """Return how often the slice was at work when a process died, since it was last read well or saved."""
@@ -80,9 +81,8 @@ def _source(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100  (resolve() would follow links, which may change)
 
 
-def _entry(source: str, status: str) -> Entry:
-    now = datetime.now(UTC).isoformat()
-    return Entry(PREFIX + source, source, "died" if status == "died" else "written", time=now)
+def _entry(source: str, status: Status, time: datetime) -> Entry:
+    return Entry(PREFIX + source, source, status, time=time.isoformat())
 
 
 def _is_saved_since(path: Path, time: str) -> bool:
@@ -96,7 +96,7 @@ def _kills_a_child(path: Path) -> str:
     """Return how a child process ended that reads this slice, where that was not well; else an empty text."""
     try:
         child = subprocess.run(
-            [sys.executable, "-c", PROBE, str(path)], capture_output=True, check=False, timeout=PROBE_SECONDS
+            [sys.executable, "-P", "-c", PROBE, str(path)], capture_output=True, check=False, timeout=PROBE_SECONDS
         )
     except subprocess.TimeoutExpired:
         return f"a second process that read it did not end within {PROBE_SECONDS} seconds"

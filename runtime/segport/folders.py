@@ -6,8 +6,11 @@ whose stem ends in `_mask`, or that lies below a folder named `masks` or `labels
 
 import os
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path, PurePath
 
 SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
@@ -22,10 +25,12 @@ DIGITS = re.compile(r"\d+")
 class Folder:
     """One folder. `relative`: its path below the root. `names`, `masks`: its slices and masks, in natural order.
 
+    `mirror`: its path below an output folder, in which no two folders differ only in case or Unicode normal form.
     `ignored`: how many of its files are neither. `readable`: whether it could be listed.
     """
 
     relative: PurePath
+    mirror: PurePath
     names: list[str]
     masks: list[str]
     ignored: int = 0
@@ -39,22 +44,23 @@ def walk_folders(root: Path, exclude: Sequence[Path] = ()) -> Iterator[Folder]:
     are left out. Links are followed, out of the tree as well, except in circles.
     """
     barred = {folder.resolve() for folder in exclude}
-    # folders to come, and where each and those above it really are
-    waiting: list[tuple[PurePath, tuple[Path, ...]]] = [(PurePath(), (root.resolve(),))]
+    # folders to come: path, path in the output, and where each and those above it really are
+    waiting: list[tuple[PurePath, PurePath, tuple[Path, ...]]] = [(PurePath(), PurePath(), (root.resolve(),))]
     while waiting:
-        here, chain = waiting.pop()
+        here, mirror, chain = waiting.pop()
         try:
             with os.scandir(root / here) as entries:
                 shown = [e for e in entries if not e.name.startswith(".")]
             folders = {e.name: e.is_symlink() for e in shown if _is_folder(e)}
         except OSError:
-            yield Folder(here, [], [], readable=False)
+            yield Folder(here, mirror, [], [], readable=False)
             continue
-        yield _sort_files(here, [e.name for e in shown if e.name not in folders])
-        for name in sorted(folders, key=natural_key, reverse=True):
+        yield _sort_files(here, mirror, [e.name for e in shown if e.name not in folders])
+        names = sorted(folders, key=natural_key)
+        for name, unlike in reversed(list(zip(names, unlike_names(names), strict=True))):
             target = (root / here / name).resolve() if folders[name] else chain[-1] / name
             if target not in barred and target not in chain:
-                waiting.append((here / name, (*chain, target)))
+                waiting.append((here / name, mirror / unlike, (*chain, target)))
 
 
 def folders_of_patient(root: Path, core: tuple[str, ...], depth: int = 2) -> Iterator[PurePath]:
@@ -68,7 +74,7 @@ def folders_of_patient(root: Path, core: tuple[str, ...], depth: int = 2) -> Ite
 def _descend(root: Path, here: PurePath, core: tuple[str, ...], depth: int) -> Iterator[PurePath]:
     if not core:
         yield here
-    elif (root / here / core[0]).is_dir():
+    elif os.path.isdir(root / here / core[0]):  # noqa: PTH112  (False where pathlib raises: no permission, too long)
         yield from _descend(root, here / core[0], core[1:], depth)
     if depth:
         for name in _kind_folders(root / here):
@@ -93,6 +99,22 @@ def pictures_in(folder: Path) -> list[str]:
     except OSError:
         return []
     return sorted(found, key=natural_key)
+
+
+def unlike_names(names: Sequence[str]) -> Iterator[str]:
+    """Yield the names, ~2, ~3 behind the later ones of those that differ only in case or Unicode normal form."""
+    times = Counter(map(fold, names))
+    taken = {name for name, number in times.items() if number == 1}
+    for name in names:
+        numbered = (f"{name}~{number}" for number in count(2))
+        unlike = name if times[fold(name)] == 1 else next(n for n in chain([name], numbered) if fold(n) not in taken)
+        taken.add(fold(unlike))
+        yield unlike
+
+
+def fold(name: str) -> str:
+    """Return what file systems that ignore case or normal form make of a name."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def natural_key(name: str) -> tuple[str, str]:
@@ -124,8 +146,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _sort_files(here: PurePath, files: list[str]) -> Folder:
+def _sort_files(here: PurePath, mirror: PurePath, files: list[str]) -> Folder:
     pictures = sorted((n for n in files if is_picture(n)), key=natural_key)
     masks = [n for n in pictures if is_mask(here / n)]
     names = [n for n in pictures if not is_mask(here / n)] if masks else pictures
-    return Folder(here, names, masks, ignored=len(files) - len(pictures))
+    return Folder(here, mirror, names, masks, ignored=len(files) - len(pictures))

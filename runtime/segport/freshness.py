@@ -66,10 +66,13 @@ class Freshness:
         if not self._settings.overwrite and (refusal := self._why_refused(job, entry)):
             return Verdict("refused", refusal, entry)
         if entry is None:
-            return Verdict("stale", "new", None)
-        if self._settings.overwrite:
-            return Verdict("stale", "--overwrite", entry)
-        reason = self._why_stale(job, entry) or self._what_is_missing(job, entry)
+            reason = "new"
+        elif self._settings.overwrite:
+            reason = "--overwrite"
+        else:
+            reason = self._why_stale(job, entry) or self._what_is_missing(job, entry)
+        if reason and (danger := self.reader.why_not(job.slice.path)):
+            return Verdict("refused", danger, entry)
         return Verdict("stale" if reason else "fresh", reason, entry)
 
     def _why_refused(self, job: Job, entry: Entry | None) -> str:
@@ -78,9 +81,7 @@ class Freshness:
         foreign = [target.name for target in targets if os.path.lexists(target)]
         if foreign:
             return f"{foreign[-1]} is already there and no run of seg-infer wrote it; {ELSEWHERE}"
-        if reason := self.reader.why_not(job.slice.path):
-            return reason
-        if entry is not None and entry.source != job.source and not self._is_same_slice(job, entry):
+        if entry is not None and entry.outputs and entry.source != job.source and not self._is_same_slice(job, entry):
             return f"its mask would replace that of {entry.source}; {ELSEWHERE}"
         return ""
 
@@ -98,7 +99,7 @@ class Freshness:
     def _what_is_missing(self, job: Job, entry: Entry) -> str:
         for ending in job.endings(self._settings):
             target = job.target(self._out, ending)
-            if ending not in entry.outputs or not target.exists():
+            if ending not in entry.outputs or not os.path.exists(target):  # noqa: PTH110  (False where pathlib raises)
                 return f"{target.name} is missing"
             if not entry.outputs[ending].is_of(target, verify=self._settings.verify):
                 return f"{target.name} was altered"

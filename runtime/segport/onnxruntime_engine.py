@@ -88,7 +88,8 @@ def open_device(
 
 
 def _open_cpu(path: Path, threads: int, lanes: int) -> Session:
-    return Session(OrtRunner(_load(path, CPU, max(1, threads // lanes))), CPU, threads, lanes=lanes)
+    # a session's pool is shared by its calls: every call brings its own thread, and the pool is what is left
+    return Session(OrtRunner(_load(path, CPU, max(1, threads - lanes + 1))), CPU, threads, lanes=lanes)
 
 
 def _try_cuda(path: Path, threads: int) -> Any | Diagnosis:

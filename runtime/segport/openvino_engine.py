@@ -50,7 +50,7 @@ class OpenVinoRunner:
         return np.asarray(logits, np.float32)
 
 
-def open_cpu(path: Path, threads: int, lanes: int = 1) -> Session:
+def open_cpu(path: Path, threads: int) -> Session:
     """Load the model file on the CPU and ask OpenVINO on how many threads it runs: no more than there are cores.
 
     Raises `UsageError` when the package openvino is missing and `ModelError` when OpenVINO refuses the graph.
@@ -60,18 +60,18 @@ def open_cpu(path: Path, threads: int, lanes: int = 1) -> Session:
         core = openvino.Core()
         # The batch stays dynamic. Embedded model, 2 threads: 17 ms a slice dynamic or fixed to 8 where all batches
         # are full; for batches of 8, 8 and 3 the fixed graph takes 1.2 times as long, its last batch filled up.
-        graph = core.compile_model(core.read_model(path), "CPU", _options(threads, lanes))
+        graph = core.compile_model(core.read_model(path), "CPU", _options(threads))
         devices, used = graph.get_property("EXECUTION_DEVICES"), graph.get_property("INFERENCE_NUM_THREADS")
     except _ERRORS as error:
         raise ModelError(f"{path}: OpenVINO refuses the model: {_reason(error)}") from error
-    return Session(OpenVinoRunner(graph), f"OpenVINO {', '.join(devices)}", used, lanes=lanes)
+    return Session(OpenVinoRunner(graph), f"OpenVINO {', '.join(devices)}", used)
 
 
-def _options(threads: int, lanes: int) -> dict[str, Any]:
+def _options(threads: int) -> dict[str, Any]:
     return {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": lanes,  # batches at a time; the threads are divided among them
+        "NUM_STREAMS": 1,  # one batch at a time, every thread on it; two streams of one thread took 1.2 times as long
         # On two cores free threads are 11% faster beside one busy process, and lose 4% at most where it is quiet.
         "ENABLE_CPU_PINNING": False,
         # On CPUs with bf16 instructions OpenVINO's own choice is bf16 for what is not int8, which moves logits.

@@ -21,6 +21,7 @@ from segport.errors import OutputError, SliceError
 from segport.text import csv_safe
 
 BROKEN_NAMES = "backslashreplace"  # file names that are not UTF-8 come as lone surrogates
+BAD_NAMES_OF_WINDOWS = {3, 206}  # path not found, which a path above 260 characters gives, and name too long
 BAD_NAMES = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY, errno.EINVAL, errno.EILSEQ}
 
 
@@ -97,7 +98,8 @@ def rename(temporary: Path, path: Path, *, of_slice: bool = True) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(path)
     except OSError as error:
-        if of_slice and error.errno in BAD_NAMES:
+        bad = error.errno in BAD_NAMES or getattr(error, "winerror", None) in BAD_NAMES_OF_WINDOWS
+        if of_slice and bad:
             raise SliceError(
                 f"its output cannot be named {path} ({error.strerror}); remedy: rename the slice"
             ) from error
@@ -109,7 +111,8 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise _refused(path, error) from error
+        if error.errno != errno.ENAMETOOLONG:  # a file of such a name cannot be there
+            raise _refused(path, error) from error
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segport.entry import Stamp
 from segport.errors import SliceError
 from segport.finisher import Finisher
 from segport.freshness import Freshness
@@ -88,13 +87,12 @@ class FolderSegmenter:
                 remove(staged.outcome.job.target(self._out, ending))
         self._ledger.append(staged.outcome.entry for staged in batch if staged.record)
         for staged in batch:
-            job, named = staged.outcome.job, dict[str, Stamp]()
+            job = staged.outcome.job
             try:
                 for ending, file in staged.files.items():
                     rename(file, job.target(self._out, ending))
-                    named[ending] = staged.outcome.entry.outputs[ending]
-            except SliceError as error:
-                entry = replace(staged.outcome.entry, status="failed", message=str(error), outputs=named, found=None)
+            except SliceError as error:  # its outputs stay named: those that have their names, and older ones, are ours
+                entry = replace(staged.outcome.entry, status="failed", message=str(error), found=None)
                 self._ledger.append([entry])
                 yield replace(staged.outcome, entry=entry)
             else:

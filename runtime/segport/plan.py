@@ -1,15 +1,13 @@
 """What a run will do: which slices it reads, and where each mask goes."""
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path, PurePath
 
 from segport.errors import UsageError
-from segport.folders import MASK_FOLDERS, Folder
+from segport.folders import MASK_FOLDERS, Folder, fold, unlike_names
 from segport.ledger import LEDGER
 from segport.settings import RunSettings
 from segport.sources import Slice, SliceTree
@@ -93,7 +91,7 @@ class Plan:
         stems = _name_outputs(folder.names)
         for item, stem in zip(tree.slices(folder, paired=self.paired), stems, strict=True):
             patient = item.patient if prefix == PurePath() else f"{prefix}/{item.patient}"
-            yield Job(item, prefix / folder.relative / stem, tree, patient)
+            yield Job(item, prefix / folder.mirror / stem, tree, patient)
 
 
 def plan_run(inputs: Sequence[Path], out: Path | None, settings: RunSettings) -> Plan:
@@ -107,7 +105,7 @@ def plan_run(inputs: Sequence[Path], out: Path | None, settings: RunSettings) ->
         raise UsageError("several inputs need --out, so that each gets a folder of its own name there")
     if len(inputs) > 1 and settings.masks is not None:
         raise UsageError("--masks mirrors one input; run several inputs one after the other")
-    twice = [name for name, n in Counter(_fold(_own_name(i)) for i in inputs).items() if n > 1]
+    twice = [name for name, n in Counter(fold(_own_name(i)) for i in inputs).items() if n > 1]
     if twice:
         raise UsageError(f"two inputs are named {twice[0]}; rename one, or run them one after the other")
     out = out or _beside(inputs[0])
@@ -130,33 +128,20 @@ def _name_outputs(names: Sequence[str]) -> Iterator[str]:
     the same but for case or Unicode normal form, the later ones get ~2, ~3 behind.
     """
     shared = _repeated(PurePath(n).stem for n in names)
-    if not _repeated(n if _fold(PurePath(n).stem) in shared else PurePath(n).stem for n in names):
-        yield from (n if _fold(PurePath(n).stem) in shared else PurePath(n).stem for n in names)
+    if not _repeated(n if fold(PurePath(n).stem) in shared else PurePath(n).stem for n in names):
+        yield from (n if fold(PurePath(n).stem) in shared else PurePath(n).stem for n in names)
         return
-    alike = _repeated(names)
-    taken = {_fold(n) for n in names if _fold(n) not in alike}
-    for name in names:
-        numbered = (f"{name}~{number}" for number in count(2))
-        stem = next(
-            n for n in chain([name], numbered) if _fold(n) not in taken or (n == name and _fold(n) not in alike)
-        )
-        taken.add(_fold(stem))
-        yield stem
+    yield from unlike_names(names)
 
 
 def _repeated(names: Iterable[str]) -> frozenset[str]:
     """Return, folded, the names that occur more than once; by hashes, since a folder may hold 100,000."""
     seen, again = set[int](), set[str]()
-    for name in map(_fold, names):
+    for name in map(fold, names):
         if hash(name) in seen:
             again.add(name)
         seen.add(hash(name))
     return frozenset(again)
-
-
-def _fold(name: str) -> str:
-    """Return what file systems that ignore case or normal form make of a name."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _own_name(path: Path) -> str:

@@ -35,7 +35,7 @@ class RunResult:
 
     `problems`: the first slices that failed or could not be scored, with the reason; `general`: what else went wrong.
     `unlike`: how many slices look unlike the training data, `warnings`: by reason. `scores`: when truth was there and
-    asked for. `finished`: whether every slice was come to.
+    asked for. `finished`: whether every slice was come to; `stopped`: whether the user ended it before.
     """
 
     out: Path
@@ -53,6 +53,8 @@ class RunResult:
     warnings: Counter[str] = field(default_factory=Counter)
     scores: Scores | None = None
     finished: bool = False
+    stopped: bool = False
+    ledger_lines_unusable: int = 0
     patients: dict[str, PatientTotals] = field(default_factory=dict)
 
     @property
@@ -103,6 +105,7 @@ def run(
     with open_workspace(plan.out, READERS) as workspace, closing(_open_ledger(plan.out, workspace)) as ledger:
         refuse_others_results(plan, settings, ledger)  # again, now that no other run writes
         ledger.begin_run(plan.inputs)
+        result.ledger_lines_unusable = ledger.unusable
         _write(workspace, plan.out / RUN, encode_json({"finished": False}))
         freshness = Freshness(ledger, plan, settings, segmenter.model, workspace)
         table = GrowingTable(workspace.temporary(), summary_header(settings))
@@ -126,8 +129,8 @@ def run(
                         sheets.add(outcome)
                     tick(outcome)
             sheets.finish()
-            result.finished = not stop()
-            result.scores = _scores(result)
+            result.finished = not result.stopped
+            result.scores = _scores(result) if settings.score else None
         except BaseException:
             with suppress(OutputError):  # what ended the run is what is reported
                 leave()
@@ -144,6 +147,7 @@ def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[J
             result.complain(str(folder.path), "the folder cannot be listed; are its permissions right?")
         for job in folder.jobs:
             if stop():
+                result.stopped = True
                 return
             yield job
 
@@ -171,7 +175,7 @@ def _open_ledger(out: Path, workspace: Workspace) -> Ledger:
     if not workspace.died:
         return ledger
     with closing(ledger):
-        record_deaths(ledger, workspace.died)
+        record_deaths(ledger, workspace)
     return Ledger(out, writable=True)  # it finds what was there when it was opened
 
 
@@ -211,6 +215,7 @@ def _document(
             "planned": result.written + result.failed,
             **{n: getattr(result, n) for n in ("written", "up_to_date", "failed", "unscored", "unreadable", "ignored")},
         },
+        "ledger_lines_unusable": result.ledger_lines_unusable,
         "problems": [{"path": path, "message": message} for path, message in result.problems + result.general],
         "unlike_training_data": {"slices": result.unlike, "reasons": dict(result.warnings)},
         "scores": asdict(result.scores) if result.scores else None,

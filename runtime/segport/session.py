@@ -100,7 +100,7 @@ def open_session(
     """Load the model file with `engine` on `device`; only that engine's library is imported.
 
     `batch`: slices of every call on CUDA; on the CPU a call takes any number, unless the graph itself fixes it.
-    `lanes`: among how many calls at a time the threads are divided on the CPU, where they are at least as many.
+    `lanes`: among how many calls at a time ONNX Runtime's threads are divided on the CPU.
     Raises `UsageError` when the engine is not installed or does not run on `device`, `ModelError` when it refuses
     the graph, and `DeviceError` for `device="cuda"` without a usable CUDA unless `allow_fallback`.
     """
@@ -109,7 +109,7 @@ def open_session(
     if engine == "openvino":
         from segport import openvino_engine
 
-        return replace(openvino_engine.open_cpu(path, threads, lanes), asked=device)
+        return replace(openvino_engine.open_cpu(path, threads), asked=device)
     with capture():  # on many a machine the import alone warns of "GPU device discovery" (onnxruntime#26763)
         from segport import onnxruntime_engine
 

@@ -1,6 +1,7 @@
 """Writes a contact sheet for each patient in a folder when the run leaves that folder."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -78,7 +79,7 @@ class SheetWriter:
         path = self._folder / f"{PurePath(patient).name}{SHEET}"
         target, key = self._out / path, f"//{path.as_posix()}"  # no slice's stem begins so
         before = self._ledger.find(key)
-        if before is None and target.exists() and not self._settings.overwrite:
+        if before is None and os.path.lexists(target) and not self._settings.overwrite:
             raise SliceError(f"{target} is already there and no run of seg-infer wrote it")
         state = pages.state.hexdigest()
         stamp = before.outputs.get(SHEET) if before is not None and before.volume == state else None

@@ -59,7 +59,7 @@ class SliceTree:
         """Yield the folders of the tree (see `walk_folders`); for a single file, one folder that holds it alone."""
         if self.root.is_file():
             known = is_picture(self.root.name) and not is_mask(PurePath(self.root.name))
-            yield Folder(PurePath(), [self.root.name] if known else [], [], ignored=int(not known))
+            yield Folder(PurePath(), PurePath(), [self.root.name] if known else [], [], ignored=int(not known))
         else:
             yield from walk_folders(self.root, self._exclude)
 
@@ -82,9 +82,10 @@ class SliceTree:
             yield item.relative
         elif self._pattern is not None:
             if self._by_pattern is None:
-                self._by_pattern = defaultdict(list)
+                found = defaultdict[str, list[PurePath]](list)
                 for relative in (f.relative / name for f in self.folders() for name in f.names):
-                    self._by_pattern[self._identify(relative)[0]].append(relative)
+                    found[self._identify(relative)[0]].append(relative)
+                self._by_pattern = found
             yield from self._by_pattern.get(item.patient, [])
         else:
             for folder in folders_of_patient(self.base, patient_folders(item.relative)):

@@ -4,6 +4,7 @@ No timing stands in them, and a row of a slice is made from its ledger entry alo
 whether they were interrupted or not.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -131,7 +132,9 @@ class GrowingTable:
     def close(self) -> None:
         """Write what is left."""
         try:
-            self._file.close()
+            with self._file:
+                self._file.flush()
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise self._refused(error) from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from queue import SimpleQueue
@@ -11,22 +12,24 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from segport.errors import OutputError
+from segport.outputs import remove
 
 WORKSPACE = ".segport"
-LOCK, AT_WORK = "lock", "at-work"
+LOCK, AT_WORK, DIED = "lock", "at-work", "died"
 SLOT = 8192  # bytes; a path of 4,096 bytes, the longest that Linux takes, fits
 
 
 class Workspace:
-    """A locked output folder. `died`: the slices that were being read when the last process here ended by force."""
+    """A locked output folder. `died`: what was being read when the last process here ended by force, by `died_at`."""
 
     def __init__(self, folder: Path, readers: int) -> None:
         self._folder = folder
         self._run, self._numbers = uuid4().hex, count()  # files of no other run, should the folder be moved away
-        self.died = _read_slots(folder / AT_WORK)
-        for leftover in folder.iterdir():
-            if leftover.name != LOCK:
-                leftover.unlink()
+        if _read_slots(folder / AT_WORK):
+            (folder / AT_WORK).replace(folder / DIED)  # until the ledger has it
+        self.died = _read_slots(folder / DIED)
+        self.died_at = datetime.fromtimestamp((folder / DIED).stat().st_mtime if self.died else 0, UTC)
+        self._sweep(LOCK, DIED)
         self._file = (folder / AT_WORK).open("wb", buffering=0)
         self._writing, self._taking = Lock(), Lock()
         self._readers = readers
@@ -57,13 +60,20 @@ class Workspace:
             for free in (slot, *others):
                 self._free.put(free)
 
+    def forget_died(self) -> None:
+        """Forget what `died` says: the ledger has it. Raises `OutputError`."""
+        remove(self._folder / DIED)
+
     def close(self) -> None:
-        """Remove everything but the lock, as far as that can be done."""
+        """Remove everything but the lock, and deaths that are in no ledger yet, as far as that can be done."""
         with suppress(OSError):  # the folder vanished, say; what ended the run is what is reported
             self._file.close()
-            for leftover in self._folder.iterdir():
-                if leftover.name != LOCK:
-                    leftover.unlink()
+            self._sweep(LOCK, DIED)
+
+    def _sweep(self, *kept: str) -> None:
+        for leftover in self._folder.iterdir():
+            if leftover.name not in kept:
+                leftover.unlink()
 
     def _note(self, slot: int, data: bytes) -> None:
         try:

@@ -243,11 +243,12 @@ def test_formulas_in_names_are_neutralised(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_batch_size_and_threads_change_no_mask_of_the_embedded_model(tmp_path: Path, threads: int) -> None:
     shutil.copytree(SAMPLE_DATA / "patient_2", tmp_path / "in")
-    for batch in (1, 8):
+    for batch in (1, 3, 8, 32):
         out = tmp_path / f"out-{batch}"
         assert main(f"{tmp_path}/in --out {out} --device cpu --batch-size {batch} --threads {threads}".split()) == 0
     masks = sorted((tmp_path / "out-1").glob("*_mask.png"))
     assert len(masks) == 12
     assert sum(read(m).any() for m in masks) >= 3
     for mask in masks:
-        assert (read(mask) == read(tmp_path / "out-8" / mask.name)).all()
+        for batch in (3, 8, 32):
+            assert (read(mask) == read(tmp_path / f"out-{batch}" / mask.name)).all()

@@ -1,5 +1,6 @@
 """Processes that end by force, or are asked to: what they leave is whole, and the next run completes it."""
 
+import os
 import random
 import signal
 import subprocess
@@ -15,7 +16,8 @@ from trees import check_whole, contents, write_slices
 
 OPTIONS = ("--overlay", "--score", "--batch-size", "2")
 SMALL = 1  # bytes of READ_AHEAD: reading goes on through the whole run
-KILLS, WORKERS, MOST_OF_ONE_TREE = 50, 2, 13
+KILLS = int(os.environ.get("SEGPORT_KILLS", "50"))  # `make soak` takes more
+WORKERS, MOST_OF_ONE_TREE = 2, 13
 # where a process ends itself: step, when, at which time; "half" leaves a torn write
 STEPS: list[tuple[str, str, int]] = [
     ("mask rename", "after", 2),

@@ -1,5 +1,6 @@
 """Outputs that a run replaces or removes: a kill leaves none that passes for new, or for another program's."""
 
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -92,3 +93,38 @@ def test_a_mask_of_a_slice_that_broke_goes_whenever_the_run_is_killed(tree: Path
     slice_of(tree).write_bytes(good)
     assert infer(tree / "in") == 0
     assert check_whole(tree / "in-masks") == 3
+
+
+def test_a_mask_stays_ours_when_a_later_output_of_its_slice_cannot_be_named(tmp_path: Path) -> None:
+    """A mask's name may have 255 characters; that of its probabilities is longer."""
+    write(tmp_path / f"in/{'x' * 246}.png", square())
+    assert infer(tmp_path / "in") == 0
+    assert infer(tmp_path / "in", "--probabilities") == 1
+    assert infer(tmp_path / "in") == 0
+    assert check_whole(tmp_path / "in-masks") == 1
+
+
+def test_a_sheet_whose_name_is_too_long_is_left_out_and_said(tmp_path: Path, capsys) -> None:
+    write(tmp_path / f"in/{'x' * 250}/a_1.png", square())
+    write(tmp_path / "in/y/a_1.png", square())
+    assert infer(tmp_path / "in", "--overlay") == 1
+    assert "no contact sheet of xxx" in capsys.readouterr().err
+    assert check_whole(tmp_path / "in-masks") == 2
+
+
+def test_slices_that_failed_when_their_disk_was_gone_may_come_from_another_place(tmp_path: Path) -> None:
+    write(tmp_path / "a/in/p_1.png", square())
+    (tmp_path / "a/in/p_2.png").symlink_to(tmp_path / "gone.png")
+    assert infer(tmp_path / "a/in", "--out", tmp_path / "out") == 1
+    (tmp_path / "a/in/p_2.png").unlink()
+    write(tmp_path / "a/in/p_2.png", square())
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert infer(tmp_path / "b/in", "--out", tmp_path / "out") == 0
+
+
+def test_scores_of_an_earlier_run_are_not_given_for_one_without_score(tmp_path: Path) -> None:
+    write(tmp_path / "in/p_1.png", square())
+    write(tmp_path / "in/p_1_mask.png", square()[..., 1])
+    assert infer(tmp_path / "in", "--score") == 0
+    assert infer(tmp_path / "in") == 0
+    assert json.loads((tmp_path / "in-masks/run.json").read_text())["scores"] is None

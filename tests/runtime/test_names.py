@@ -44,6 +44,13 @@ def test_names_that_differ_only_in_case_get_masks_that_differ_in_more(tmp_path: 
     assert {r["path"] for r in rows(tmp_path / "in-masks")} == {"A_1.PNG", "a_1.png", "a_1.PNG", "a_1.tif", "b_1.png"}
 
 
+def test_folders_that_differ_only_in_case_get_folders_that_differ_in_more(tmp_path: Path) -> None:
+    write_all(tmp_path / "in", ["P1/x_1.png", "p1/x_1.png", "p2/x_1.png"])
+    assert infer(tmp_path / "in", "--overlay") == 0
+    found = mask_sides(tmp_path / "in-masks")
+    assert found == {"P1/x_1_mask.png": 64, "p1~2/x_1_mask.png": 65, "p2/x_1_mask.png": 66}
+
+
 def test_both_normal_forms_of_a_name_get_masks_of_their_own(tmp_path: Path) -> None:
     names = [unicodedata.normalize(form, "Schädel_1.png") for form in ("NFC", "NFD")]
     write_all(tmp_path / "in", names)
