@@ -67,6 +67,10 @@ def _read_in_other_memory(reader: Reader, path: Path) -> np.ndarray | None:
 
 
 def peak_memory() -> int:
+    """Return the peak of this process in bytes. Linux's ru_maxrss begins at that of the parent, which may be large."""
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
     if resource is None:
         return 0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
