@@ -8,7 +8,8 @@ import pytest
 from helpers import square, write
 from segport.errors import UsageError
 from segport_train.settings import TrainSettings
-from segport_train.table import assign_parts, build_table, fingerprint
+from segport_train.split import assign_parts
+from segport_train.table import build_table, fingerprint
 
 
 def make_patients(root: Path, patients: int = 8, slices: int = 3) -> Path:
@@ -181,6 +182,15 @@ def test_the_fingerprint_depends_on_contents_not_on_names(tmp_path: Path) -> Non
         ({"test": -0.1}, "--test"),
         ({"validation": 0.5, "test": 0.5}, "--val and --test"),
         ({"workers": -1}, "--workers"),
+        ({"fold": (0, 3)}, "--fold"),
+        ({"fold": (4, 3)}, "--fold"),
+        ({"fold": (1, 1)}, "--fold"),
+        ({"fold": (1, 3), "split": "slice"}, "--fold goes with --split patient alone"),
+        ({"fold": (1, 3), "split_file": Path("s.csv")}, "--fold and --split-file"),
+        ({"split": "site"}, "--split site and --holdout SITE"),
+        ({"holdout": ("HT",)}, "--split site and --holdout SITE"),
+        ({"site_pattern": "("}, "--site-pattern"),
+        ({"site_pattern": "HT"}, "--site-pattern"),
         ({"evaluate_train_every": 0}, "--evaluate-train-every"),
     ],
 )

@@ -17,6 +17,21 @@ MISSING = "seg-train needs the train extra ({name} is missing); remedy: pip inst
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
+class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs alone
+    """K/N as a pair of numbers."""
+
+    name = "fold"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Return (K, N)."""
+        if isinstance(value, tuple):
+            return value
+        number, _, folds = str(value).partition("/")
+        if not (number.isdecimal() and folds.isdecimal()):
+            self.fail(f"{value}: expected K/N, as in 1/5", param, ctx)
+        return int(number), int(folds)
+
+
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.argument("data", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Run folder: checkpoints, metrics.csv, split.csv, report.md.")
@@ -36,6 +51,11 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--split", type=click.Choice(SPLITS), default=TrainSettings.split, help="slice leaks: see the README.")
 @click.option("--val", "validation", default=TrainSettings.validation, help="Share of the patients.")
 @click.option("--test", default=TrainSettings.test, help="Share of the patients.")
+@click.option("--fold", type=Fold(), metavar="K/N", help="The K-th of N groups of patients is the test part.")
+@click.option("--holdout", multiple=True, metavar="SITE", help="With --split site: a site that is the test part.")
+@click.option(
+    "--site-pattern", default=TrainSettings.site_pattern, help="Its first group in a patient's name: the site."
+)
 @click.option("--split-file", type=click.Path(path_type=Path), help="CSV with columns patient,part (train, val, test).")
 @click.option("--tumour-only", is_flag=True, help="Train and score on slices with tumour alone.")
 @click.option("--augment/--no-augment", default=TrainSettings.augment)

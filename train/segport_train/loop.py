@@ -29,8 +29,8 @@ from segport_train.optimizer import learning_rate, make_optimizer
 from segport_train.plots import draw_curves
 from segport_train.report import write_report
 from segport_train.settings import TrainSettings
+from segport_train.split import PARTS
 from segport_train.start import Prepared
-from segport_train.table import PARTS
 
 GRADIENT_NORM = 5.0  # gradients are clipped above, against rare spikes of a from-scratch start
 

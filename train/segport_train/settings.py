@@ -1,5 +1,6 @@
 """What decides a training; defaults stand here and the command reads them. Light to import."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -7,7 +8,7 @@ from typing import Literal, get_args
 from segport.errors import UsageError
 from segport.settings import Device
 
-Split = Literal["patient", "slice"]
+Split = Literal["patient", "site", "slice"]
 Optimizer = Literal["adam", "adamw"]
 Loss = Literal["bce", "bce-dice"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
@@ -18,12 +19,15 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROBLEMS: tuple[Problems, ...] = get_args(Problems)
 OUTPUT_STRIDES = (8, 16)
+SITE_PATTERN = r"^[^_]+_([^_]+)_"  # TCGA_HT_7602_19951103 is of the site HT
 
 # What may differ between a run and its --resume: these decide no number, or what they decide is compared itself
 # (the slices' contents, their order and their parts).
 FREE_ON_RESUME = frozenset({"resume", "workers", "out", "data", "masks", "split_file"})
 # What stays out of the contract, which travels with the model: paths, and patterns that may spell names.
-PRIVATE = frozenset({"data", "out", "masks", "split_file", "patient_pattern", "init", "resume", "workers"})
+PRIVATE = frozenset(
+    {"data", "out", "masks", "split_file", "patient_pattern", "site_pattern", "init", "resume", "workers"}
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,9 @@ class TrainSettings:
     """Settings of one training. Sizes in pixels, `validation` and `test` as shares of the patients.
 
     `lr`: None takes 1e-4 for adam (constant, the published method) and 1e-3 for adamw (100 steps of warm-up,
-    then cosine to zero). `init`: "none" or a checkpoint of this project. Raises `UsageError`.
+    then cosine to zero). `fold`: (k, n), the k-th of n groups of patients is the test part. `holdout`: the sites that
+    are, with `split` "site"; the first group of `site_pattern` in a patient's name is the site. `init`: "none" or a
+    checkpoint of this project. Raises `UsageError`.
     """
 
     data: Path
@@ -47,6 +53,9 @@ class TrainSettings:
     split: Split = "patient"
     validation: float = 0.125
     test: float = 0.125
+    fold: tuple[int, int] | None = None
+    holdout: tuple[str, ...] = ()
+    site_pattern: str = SITE_PATTERN
     split_file: Path | None = None
     tumour_only: bool = False
     augment: bool = True
@@ -76,6 +85,17 @@ class TrainSettings:
             (0 <= self.validation < 1, f"--val is {self.validation}, expected a share of at least 0 and below 1"),
             (0 <= self.test < 1, f"--test is {self.test}, expected a share of at least 0 and below 1"),
             (self.validation + self.test < 1, "--val and --test together leave nothing to train on"),
+            (
+                self.fold is None or 1 <= self.fold[0] <= self.fold[1] >= 2,
+                f"--fold is {self.fold}, expected K/N with K from 1 to N",
+            ),
+            (
+                self.fold is None or self.split == "patient",
+                "--fold goes with --split patient alone",
+            ),
+            (self.fold is None or self.split_file is None, "--fold and --split-file decide the same; give one"),
+            ((self.split == "site") == bool(self.holdout), "--split site and --holdout SITE go together"),
+            (_has_group(self.site_pattern), f"--site-pattern {self.site_pattern}: expected a pattern with a group"),
             (self.workers >= 0, f"--workers is {self.workers}, expected 0 or more"),
             (self.evaluate_train_every >= 1, "--evaluate-train-every expects 1 or more"),
         ]
@@ -87,3 +107,10 @@ class TrainSettings:
     def start_lr(self) -> float:
         """The learning rate at its highest."""
         return self.lr if self.lr is not None else {"adam": 1e-4, "adamw": 1e-3}[self.optimizer]
+
+
+def _has_group(pattern: str) -> bool:
+    try:
+        return re.compile(pattern).groups > 0
+    except re.error:
+        return False

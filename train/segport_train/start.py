@@ -13,7 +13,8 @@ from segport.outputs import write_bytes, write_json
 from segport_train.describe import first_contract, record_settings, training_range, versions
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
-from segport_train.table import PARTS, Problem, assign_parts, build_table, fingerprint
+from segport_train.split import PARTS, assign_parts
+from segport_train.table import Problem, build_table, fingerprint
 
 
 @dataclass(frozen=True)
