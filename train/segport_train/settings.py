@@ -19,7 +19,7 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROBLEMS: tuple[Problems, ...] = get_args(Problems)
 OUTPUT_STRIDES = (8, 16)
-SITE_PATTERN = r"^[^_]+_([^_]+)_"  # TCGA_HT_7602_19951103 is of the site HT
+SITE_PATTERN = r"^[^_]+_([^_]+)_"  # TCGA_HT_0000_19990101 is of the site HT
 
 # What may differ between a run and its --resume: these decide no number, or what they decide is compared itself
 # (the slices' contents, their order and their parts).
