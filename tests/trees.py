@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from helpers import square, write
+from helpers import infer, square, write
 
 PICTURES = ("_mask.png", "_overlay.png", "_probability.png", "_heat.png", "_sheet.png")
 PNG_END = b"IEND\xaeB`\x82"
@@ -60,3 +60,17 @@ def check_whole(out: Path) -> int:
         assert hashlib.sha256(data).hexdigest() in named[name], f"no line of the ledger names {name}"
         masks += name.endswith("_mask.png")
     return masks
+
+
+def segment_three(root: Path) -> Path:
+    """Write `in`, three slices with true masks of two patients, and segment it to `in-masks`; return `root`."""
+    for name in ("a_1", "a_2", "b_1"):
+        write(root / f"in/{name}.png", square(value=200 if name != "a_2" else 150))
+        write(root / f"in/{name}_mask.png", square()[..., 1])
+    assert infer(root / "in") == 0
+    return root
+
+
+def times(folder: Path) -> dict[str, int]:
+    """Return when each picture below the folder was written, by its name."""
+    return {p.name: p.stat().st_mtime_ns for p in folder.rglob("*_*.png")}

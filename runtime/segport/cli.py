@@ -108,15 +108,17 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     """Say for every slice what would be done, and why; nothing is written, not even the output folder."""
     from segport.freshness import Freshness
     from segport.ledger import Ledger
+    from segport.modelfile import read_contract
     from segport.plan import MASK
     from segport.run import refuse_others_results
     from segport.segmenter import default_model
 
+    model = settings.model or default_model()
     counts: Counter[str] = Counter()
     lines: list[dict[str, str]] = []
     with closing(Ledger(plan.out, writable=False)) as ledger:
         refuse_others_results(plan, settings, ledger)
-        freshness = Freshness(ledger, plan, settings, settings.model or default_model())
+        freshness = Freshness(ledger, plan, settings, model, read_contract(model))
         for job in (job for folder in plan.folders() for job in folder.jobs):
             verdict = freshness.judge(job)
             counts[verdict.kind] += 1

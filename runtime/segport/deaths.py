@@ -5,7 +5,6 @@ Before a slice is decoded its path is noted on the disk, and struck out after. W
 alone; after two it is left out. A slice that was read well after all, or was saved anew, starts afresh.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from segport.entry import Entry, Status
 from segport.errors import SliceError
+from segport.folders import typed_path
 from segport.ledger import Ledger
 from segport.preprocess import Pixels
 from segport.reading import decode_slice, read_slice
@@ -66,19 +66,15 @@ class CarefulReader:
             yield
             return
         suspect = self._deaths(path) > 0
-        with self._workspace.reading(_source(path), alone=suspect):
+        with self._workspace.reading(str(typed_path(path)), alone=suspect):
             yield
         if suspect:
-            self._ledger.append([_entry(_source(path), "written", datetime.now(UTC))])
+            self._ledger.append([_entry(str(typed_path(path)), "written", datetime.now(UTC))])
 
     def _deaths(self, path: Path) -> int:
         """Return how often the slice was at work when a process died, since it was last read well or saved."""
-        lines = takewhile(lambda entry: entry.status == "died", self._ledger.history(PREFIX + _source(path)))
+        lines = takewhile(lambda entry: entry.status == "died", self._ledger.history(PREFIX + str(typed_path(path))))
         return sum(not _is_saved_since(path, entry.time) for entry in lines)
-
-
-def _source(path: Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100  (resolve() would follow links, which may change)
 
 
 def _entry(source: str, status: Status, time: datetime) -> Entry:

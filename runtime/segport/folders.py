@@ -112,6 +112,11 @@ def unlike_names(names: Sequence[str]) -> Iterator[str]:
         yield unlike
 
 
+def typed_path(path: Path) -> Path:
+    """Return the path made absolute as the user wrote it; `resolve` would follow links, which may change."""
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
 def fold(name: str) -> str:
     """Return what file systems that ignore case or normal form make of a name."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())

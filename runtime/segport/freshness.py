@@ -11,7 +11,7 @@ from segport.contract import ModelContract
 from segport.deaths import CarefulReader
 from segport.entry import Entry
 from segport.ledger import Ledger
-from segport.modelfile import file_sha256, read_contract
+from segport.modelfile import file_sha256
 from segport.plan import Job, Plan
 from segport.settings import RunSettings
 from segport.windows import PatientWindows
@@ -44,10 +44,15 @@ class Freshness:
     """Judges slices against the ledger. May be called from threads."""
 
     def __init__(
-        self, ledger: Ledger, plan: Plan, settings: RunSettings, model: Path, workspace: Workspace | None = None
+        self,
+        ledger: Ledger,
+        plan: Plan,
+        settings: RunSettings,
+        model: Path,
+        contract: ModelContract,
+        workspace: Workspace | None = None,
     ) -> None:
-        """Read what decides pixels from the model file; raises `ModelError`. `workspace`: None to judge alone."""
-        contract = read_contract(model)
+        """`contract`: that of the file `model`. `workspace`: None to judge alone."""
         self._ledger, self._out, self._settings = ledger, plan.out, settings
         self.reader = CarefulReader(ledger, workspace, overwrite=settings.overwrite)
         self._windows = {

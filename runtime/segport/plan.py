@@ -1,13 +1,12 @@
 """What a run will do: which slices it reads, and where each mask goes."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from segport.errors import UsageError
-from segport.folders import MASK_FOLDERS, Folder, fold, unlike_names
+from segport.folders import MASK_FOLDERS, Folder, fold, typed_path, unlike_names
 from segport.ledger import LEDGER
 from segport.settings import RunSettings
 from segport.sources import Slice, SliceTree
@@ -36,7 +35,7 @@ class Job:
     @property
     def source(self) -> str:
         """The slice's absolute path, links not followed."""
-        return str(_typed(self.slice.path))
+        return str(typed_path(self.slice.path))
 
     @property
     def row_path(self) -> str:
@@ -145,16 +144,11 @@ def _repeated(names: Iterable[str]) -> frozenset[str]:
 
 
 def _own_name(path: Path) -> str:
-    return _typed(path).stem if path.is_file() else _typed(path).name
+    return typed_path(path).stem if path.is_file() else typed_path(path).name
 
 
 def _beside(path: Path) -> Path:
-    return _typed(path).parent / f"{_own_name(path)}-masks"
-
-
-def _typed(path: Path) -> Path:
-    """Return the path made absolute as the user wrote it: masks of a linked folder go beside the link."""
-    return Path(os.path.abspath(path))  # noqa: PTH100  (resolve() would follow the link)
+    return typed_path(path).parent / f"{_own_name(path)}-masks"
 
 
 def _refuse_nested(root: Path, out: Path) -> None:

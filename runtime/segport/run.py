@@ -100,14 +100,15 @@ def run(
     """
     started = time.monotonic()
     result = RunResult(plan.out, segmenter.session.provider, segmenter.session.note)
-    with closing(Ledger(plan.out, writable=False)) as ledger:
-        refuse_others_results(plan, settings, ledger)
+    if not (plan.out / LEDGER).exists():
+        with closing(Ledger(plan.out, writable=False)) as ledger:
+            refuse_others_results(plan, settings, ledger)  # before anything is left in a folder that is not ours
     with open_workspace(plan.out, READERS) as workspace, closing(_open_ledger(plan.out, workspace)) as ledger:
-        refuse_others_results(plan, settings, ledger)  # again, now that no other run writes
+        refuse_others_results(plan, settings, ledger)
         ledger.begin_run(plan.inputs)
         result.ledger_lines_unusable = ledger.unusable
         _write(workspace, plan.out / RUN, encode_json({"finished": False}))
-        freshness = Freshness(ledger, plan, settings, segmenter.model, workspace)
+        freshness = Freshness(ledger, plan, settings, segmenter.model, segmenter.contract, workspace)
         table = GrowingTable(workspace.temporary(), summary_header(settings))
 
         def leave() -> None:

@@ -9,22 +9,14 @@ import pytest
 
 from faults import start_child
 from helpers import infer, square, write
-from trees import check_whole, contents
+from trees import check_whole, contents, segment_three, times
 
 Change = Callable[[Path], object]
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in ("a_1", "a_2", "b_1"):
-        write(tmp_path / f"in/{name}.png", square(value=200 if name != "a_2" else 150))
-        write(tmp_path / f"in/{name}_mask.png", square()[..., 1])
-    assert infer(tmp_path / "in") == 0
-    return tmp_path
-
-
-def times(folder: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in folder.rglob("*_*.png")}
+    return segment_three(tmp_path)
 
 
 def slice_of(tree: Path) -> Path:

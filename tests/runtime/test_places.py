@@ -231,6 +231,21 @@ def test_a_name_that_cannot_be_fails_one_slice_and_the_others_go_on(folder: Path
     check_completes(folder, out)
 
 
+def test_a_path_that_windows_finds_too_long_fails_one_slice(folder: Path, out: Path, monkeypatch) -> None:
+    real = Path.replace
+
+    def too_long(path: Path, target: Path) -> Path:
+        if target.name == "p1_2_mask.png":
+            error = FileNotFoundError(errno.ENOENT, "The system cannot find the path specified")
+            error.winerror = 3
+            raise error
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", too_long)
+    assert infer(folder, "--out", out, *OPTIONS) == 1
+    assert [row["path"] for row in rows(out) if row["status"] == "failed"] == ["p1/p1_2.png"]
+
+
 def test_a_link_to_itself_is_no_slice_and_no_folder(folder: Path, out: Path) -> None:
     (folder / "p0/loop").symlink_to("loop")
     (folder / "p0/loop.png").symlink_to("loop.png")

@@ -11,23 +11,14 @@ import pytest
 
 from helpers import TINY, infer, read, rows, square, write
 from segport.cli import main
-from trees import check_whole, contents
+from trees import check_whole, contents, segment_three, times
 
 Change = Callable[[Path], object]
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """Return a folder that holds `in`, three slices with true masks of two patients, and their `in-masks`."""
-    for name in ("a_1", "a_2", "b_1"):
-        write(tmp_path / f"in/{name}.png", square(value=200 if name != "a_2" else 150))
-        write(tmp_path / f"in/{name}_mask.png", square()[..., 1])
-    assert infer(tmp_path / "in") == 0
-    return tmp_path
-
-
-def times(folder: Path) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in folder.rglob("*_*.png")}
+    return segment_three(tmp_path)
 
 
 def segmented(tree: Path, *options: object, code: int = 0) -> set[str]:
