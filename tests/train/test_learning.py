@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from helpers import square, write
 from segport.contract import Input, ModelContract
 from segport.errors import DeviceError
 from segport_train import hardware as hardware_module
 from segport_train.augment import augment
-from segport_train.dataset import EpochSampler, SliceDataset
+from segport_train.batches import batches, divide, epoch_order
+from segport_train.dataset import SliceDataset
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.losses import segmentation_loss
 from segport_train.metrics import evaluate
@@ -81,26 +81,23 @@ def test_items_depend_on_seed_epoch_and_slice_alone(data: SliceDataset) -> None:
 
 
 def test_workers_change_nothing(data: SliceDataset) -> None:
-    sampler = EpochSampler(data.table, 3)
-    sampler.epoch = 2
-    batches = []
-    for workers in (0, 2):
-        context = "spawn" if workers else None
-        loader = DataLoader(data, 4, sampler=sampler, num_workers=workers, multiprocessing_context=context)
-        batches.append(torch.cat([pixels for pixels, _ in loader]))
-    assert (batches[0] == batches[1]).all()
+    parts = divide(epoch_order(data.table, 3, 2), 4)
+    loaded = [torch.cat([pixels for pixels, _ in batches(data, 2, parts, workers)]) for workers in (0, 1, 2)]
+    assert (loaded[0] == loaded[1]).all()
+    assert (loaded[0] == loaded[2]).all()
 
 
 def test_an_epoch_holds_all_tumour_slices_and_as_many_others(data: SliceDataset) -> None:
-    sampler = EpochSampler(data.table, 0)
-    orders = []
-    for epoch in (1, 1, 2):
-        sampler.epoch = epoch
-        orders.append([row for _, row in sampler])
+    orders = [epoch_order(data.table, 0, epoch).tolist() for epoch in (1, 1, 2)]
     tumour = set(np.flatnonzero(data.table.tumour_pixels > 0))
-    assert len(orders[0]) == len(sampler) == 12  # eight with tumour, only four without
+    assert len(orders[0]) == 12  # eight with tumour, only four without
     assert tumour <= set(orders[0])
     assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_short_tail_is_left_out_where_there_is_a_whole_batch() -> None:
+    assert [len(part) for part in divide(np.arange(10), 4)] == [4, 4]
+    assert [len(part) for part in divide(np.arange(3), 4)] == [3]
 
 
 def test_truth_comes_back_at_its_own_size(data: SliceDataset) -> None:

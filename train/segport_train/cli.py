@@ -66,7 +66,7 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option("--init", default=TrainSettings.init, help="none, or a checkpoint of seg-train to start from.")
 @click.option("--device", type=click.Choice(DEVICES), default=TrainSettings.device)
 @click.option("--precision", type=click.Choice(PRECISIONS), default=TrainSettings.precision)
-@click.option("--workers", default=TrainSettings.workers, help="Processes that augment; they change no number.")
+@click.option("--workers", default=TrainSettings.workers, help="Threads that prepare batches; they change no number.")
 @click.option("--evaluate-train-every", default=TrainSettings.evaluate_train_every, help="Epochs; the last is always.")
 @click.option("--resume", is_flag=True, help="Go on after the last finished epoch in --out, exactly.")
 @click.version_option(__version__, prog_name="seg-train")

@@ -1,13 +1,11 @@
 """Prepared slices and masks for training: every item is a function of (seed, epoch, slice), never of a worker."""
 
-from collections.abc import Iterator
 from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, Sampler
 
 from segport.contract import ModelContract
 from segport.preprocess import prepare, prepare_mask
@@ -17,7 +15,7 @@ from segport.windows import PatientWindows
 from segport_train.augment import augment
 
 
-class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class SliceDataset:
     """Slices of a table, prepared once and held in memory (65 kB a slice at 128 pixels).
 
     `pixels`: uint8 [N, size, size, 3] RGB. `masks`: uint8 [N, size, size] of 0 and 1. An item is asked for as
@@ -53,27 +51,6 @@ class SliceDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         """Return the mask of a row at the slice's own size, uint8 [H, W] of 0 and 1."""
         height, width = int(self.table.height[row]), int(self.table.width[row])
         return np.unpackbits(self._truth[row], count=height * width).reshape(height, width)
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Order of one epoch, from (seed, epoch) alone: all tumour slices and as many others, shuffled.
-
-    Others are drawn anew each epoch. Set `epoch` before each pass.
-    """
-
-    def __init__(self, table: pd.DataFrame, seed: int) -> None:
-        tumour = table.tumour_pixels.to_numpy() > 0
-        self.tumour, self.others = np.flatnonzero(tumour), np.flatnonzero(~tumour)
-        self.seed, self.epoch = seed, 0
-
-    def __len__(self) -> int:
-        return len(self.tumour) + min(len(self.tumour), len(self.others))
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        drawn = rng.choice(self.others, len(self) - len(self.tumour), replace=False)
-        order = rng.permutation(np.concatenate([self.tumour, drawn]))
-        return iter([(self.epoch, int(row)) for row in order])
 
 
 def table_slices(table: pd.DataFrame) -> list[Slice]:

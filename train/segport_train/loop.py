@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from segport.contract import ModelContract
 from segport.errors import SegportError, UsageError
 from segport.outputs import write_csv
+from segport_train.batches import Batch, batches, divide, epoch_order
 from segport_train.checkpoint import (
     load_checkpoint,
     load_network,
@@ -20,8 +20,9 @@ from segport_train.checkpoint import (
     restore_optimizer,
     save_checkpoint,
 )
-from segport_train.dataset import EpochSampler, SliceDataset
+from segport_train.dataset import SliceDataset
 from segport_train.hardware import Hardware
+from segport_train.init import initialise
 from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
 from segport_train.metrics import Evaluation, evaluate
 from segport_train.model import SegmentationNetwork, weights_sha256
@@ -73,24 +74,13 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
     network = SegmentationNetwork(contract, output_stride=settings.output_stride, auxiliary=True)
-    if settings.init != "none" and not settings.resume:
-        load_weights(network, load_checkpoint(Path(settings.init)).weights, settings.init)
+    if not settings.resume:
+        initialise(network, settings)
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
     optimizer = make_optimizer(network, settings)
     scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scales_gradients)
-    sampler = EpochSampler(data["train"].table, settings.seed)
-    if len(sampler) == 1:
+    if len(epoch_order(data["train"].table, settings.seed, 1)) == 1:
         raise UsageError("one slice is too few to train on: batch normalisation needs two")
-    loader = DataLoader(
-        data["train"],
-        settings.batch_size,
-        sampler=sampler,
-        num_workers=settings.workers,
-        persistent_workers=settings.workers > 0,
-        multiprocessing_context="spawn" if settings.workers else None,  # a fork of a process with threads may hang
-        drop_last=len(sampler) >= settings.batch_size,  # a tail of one slice would break batch normalisation
-        pin_memory=hardware.device.type == "cuda",
-    )
     done, best, rows = 0, -1.0, []
     if settings.resume:
         checkpoint = load_checkpoint(out / "last.safetensors")
@@ -101,9 +91,10 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
         rows = _read_metrics(out / "metrics.csv", done)
 
     for epoch in range(done + 1, settings.epochs + 1):
-        sampler.epoch = epoch
+        parts = divide(epoch_order(data["train"].table, settings.seed, epoch), settings.batch_size)
+        loaded = batches(data["train"], epoch, parts, settings.workers)
         torch.manual_seed(settings.seed * 1_000_003 + epoch)  # dropout
-        step_loss = _train_epoch(network, loader, optimizer, scaler, hardware, settings, epoch=epoch)
+        step_loss = _train_epoch(network, loaded, len(parts), optimizer, scaler, hardware, settings, epoch=epoch)
         last_epoch = epoch == settings.epochs
         measured = last_epoch or epoch % settings.evaluate_train_every == 0
         results: dict[str, Evaluation] = {
@@ -137,7 +128,8 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
 
 def _train_epoch(
     network: SegmentationNetwork,
-    loader: DataLoader[tuple[torch.Tensor, torch.Tensor]],
+    loaded: Iterator[Batch],
+    steps: int,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     hardware: Hardware,
@@ -145,10 +137,10 @@ def _train_epoch(
     *,
     epoch: int,
 ) -> float:
-    """Take one pass over the loader; return the mean loss of its steps."""
+    """Take one pass over the `steps` batches; return the mean loss of its steps."""
     network.train()
-    steps, losses = len(loader), []
-    for step, batch in enumerate(loader):
+    losses = []
+    for step, batch in enumerate(loaded):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((epoch - 1) * steps + step, settings.epochs * steps, settings)
         pixels, masks = (t.to(hardware.device, non_blocking=True) for t in batch)

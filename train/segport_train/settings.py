@@ -66,7 +66,7 @@ class TrainSettings:
     init: str = "none"
     device: Device = "auto"
     precision: Precision = "auto"
-    workers: int = 0
+    workers: int = 1
     evaluate_train_every: int = 1
     resume: bool = False
 
