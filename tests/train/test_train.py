@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import torch
 from helpers import square, write
 from segport.contract import KEY
 from segport.errors import ModelError, SegportError
-from segport.outputs import write_csv
 from segport_train import loop
 from segport_train.checkpoint import load_checkpoint, load_network
 from segport_train.cli import main
@@ -158,14 +156,6 @@ def test_the_weights_of_a_checkpoint_are_what_a_run_starts_from(data: Path, tmp_
     monkeypatch.setattr(loop, "_train_epoch", lambda *_, **__: 0.5)
     train(data, tmp_path / "second", "--epochs", "1", "--init", str(tmp_path / "first/last.safetensors"))
     assert load_checkpoint(tmp_path / "second/last.safetensors").contract.origin.weights_sha256 == first
-
-
-def test_metrics_survive_a_resume_to_the_last_digit(tmp_path: Path) -> None:
-    row = dict.fromkeys(loop.EpochReport.__dataclass_fields__, 0.1 + 0.2) | {"epoch": 1, "best": True}
-    row["val_loss"] = 2 / 3 * 1e-7
-    write_csv(tmp_path / "metrics.csv", list(row), [list(row.values())])
-    (read,) = loop._read_metrics(tmp_path / "metrics.csv", 1)
-    assert asdict(read) == row
 
 
 def test_an_interrupt_exits_130_and_says_how_to_go_on(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:

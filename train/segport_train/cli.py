@@ -91,12 +91,7 @@ def command(**options: Any) -> int:
     _say(f"{described}; {prepared.hardware.device}, {prepared.hardware.precision}")
     started = time.monotonic()
     for r in train(settings, prepared):
-        _say(
-            f"epoch {r.epoch}/{settings.epochs}  loss {r.train_loss:.4f} val {r.val_loss:.4f}"
-            f"  accuracy {r.train_accuracy:.4f} val {r.val_accuracy:.4f} (nothing {r.val_nothing:.4f})"
-            f"  val Dice pooled {r.val_dice_pooled:.4f} per patient {r.val_dice_mean_per_patient:.4f}"
-            f"{' best' if r.best else ''}  {time.monotonic() - started:.0f} s"
-        )
+        _say(f"epoch {r.epoch}/{settings.epochs}  {r.line}  {time.monotonic() - started:.0f} s")
     click.echo((settings.out / "report.md").read_text(encoding="utf-8"))
     _say(f"next: seg-export {settings.out / 'best.safetensors'} --out model.onnx")
     return 0

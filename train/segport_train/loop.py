@@ -1,17 +1,13 @@
 """The training loop, from the table of slices to the report, readable from top to bottom."""
 
-import csv
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import asdict, replace
 
 import torch
 
 from segport.contract import ModelContract
 from segport.errors import SegportError, UsageError
-from segport.outputs import write_csv
 from segport_train.batches import Batch, batches, divide, epoch_order
 from segport_train.checkpoint import (
     load_checkpoint,
@@ -21,6 +17,7 @@ from segport_train.checkpoint import (
     save_checkpoint,
 )
 from segport_train.dataset import SliceDataset
+from segport_train.epochs import EpochReport, read_metrics, report_epoch, write_metrics
 from segport_train.hardware import Hardware
 from segport_train.init import initialise
 from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
@@ -34,30 +31,6 @@ from segport_train.split import PARTS
 from segport_train.start import Prepared
 
 GRADIENT_NORM = 5.0  # gradients are clipped above, against rare spikes of a from-scratch start
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One row of metrics.csv. Losses are means per slice in evaluation mode; scores at native size, probability 0.5.
-
-    `step_loss`: mean over the augmented training batches. `*_nothing`: accuracy of predicting no tumour at all.
-    Training figures are NaN in epochs that `evaluate_train_every` leaves out, validation ones without such a part.
-    """
-
-    epoch: int
-    lr: float
-    step_loss: float
-    train_loss: float
-    train_accuracy: float
-    train_nothing: float
-    train_dice_pooled: float
-    train_dice_mean_per_patient: float
-    val_loss: float
-    val_accuracy: float
-    val_nothing: float
-    val_dice_pooled: float
-    val_dice_mean_per_patient: float
-    best: bool
 
 
 def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
@@ -88,7 +61,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
         restore_optimizer(optimizer, checkpoint.optimizer)
         done, best = checkpoint.progress["epoch"], checkpoint.progress["best"]
         scaler.load_state_dict(checkpoint.progress["scaler"])
-        rows = _read_metrics(out / "metrics.csv", done)
+        rows = read_metrics(out / "metrics.csv", done)
 
     for epoch in range(done + 1, settings.epochs + 1):
         parts = divide(epoch_order(data["train"].table, settings.seed, epoch), settings.batch_size)
@@ -104,10 +77,10 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
         }
         judged = results.get("val")
         score = judged.scores.dice_mean_per_patient if judged else float(epoch)
-        report = _report(epoch, optimizer.param_groups[0]["lr"], step_loss, results, best=score > best)
+        report = report_epoch(epoch, optimizer.param_groups[0]["lr"], step_loss, results, best=score > best)
         rows.append(report)
         best = max(best, score)
-        write_csv(out / "metrics.csv", list(asdict(report)), [list(asdict(r).values()) for r in rows])
+        write_metrics(out / "metrics.csv", rows)
         draw_curves(out / "curves.png", [asdict(r) for r in rows])
         stamped = _stamp(contract, network, results)
         if report.best:
@@ -164,20 +137,6 @@ def _train_epoch(
     return mean
 
 
-def _report(epoch: int, lr: float, step_loss: float, results: dict[str, Evaluation], *, best: bool) -> EpochReport:
-    figures: dict[str, float] = {}
-    for part in ("train", "val"):
-        one = results.get(part)
-        figures |= {
-            f"{part}_loss": one.loss if one else math.nan,
-            f"{part}_accuracy": one.scores.accuracy if one else math.nan,
-            f"{part}_nothing": one.scores.nothing_accuracy if one else math.nan,
-            f"{part}_dice_pooled": one.scores.dice_pooled if one else math.nan,
-            f"{part}_dice_mean_per_patient": one.scores.dice_mean_per_patient if one else math.nan,
-        }
-    return EpochReport(epoch=epoch, lr=lr, step_loss=step_loss, best=best, **figures)
-
-
 def _stamp(contract: ModelContract, network: SegmentationNetwork, results: dict[str, Evaluation]) -> ModelContract:
     """Return the contract with this epoch's weights hash and Dice."""
     dice = {}
@@ -186,14 +145,3 @@ def _stamp(contract: ModelContract, network: SegmentationNetwork, results: dict[
         dice[f"{part}/mean-per-patient"] = round(one.scores.dice_mean_per_patient, 4)
     sha256 = weights_sha256(network.state_dict())
     return replace(contract, origin=replace(contract.origin, weights_sha256=sha256, dice=dice))
-
-
-def _read_metrics(path: Path, done: int) -> list[EpochReport]:
-    """Return the rows up to the checkpoint's epoch; later ones belong to steps that were lost.
-
-    `float` reads back what `str` wrote to the last digit, which pandas' reader does not promise in every version.
-    """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
-    kinds: dict[str, Callable[[str], Any]] = {"epoch": int, "best": lambda text: text == "True"}
-    return [EpochReport(**{name: kinds.get(name, float)(text) for name, text in row.items()}) for row in rows]

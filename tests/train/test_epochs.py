@@ -1,0 +1,40 @@
+"""Rows of metrics.csv and the line of an epoch: nothing that was not measured is shown as a number."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from segport_train.epochs import MEASURED, EpochReport, read_metrics, write_metrics
+
+FIGURES = {f"{part}_{name}": 0.1 + 0.2 for part in ("train", "val") for name in MEASURED}
+
+
+def report(**changes: float | None) -> EpochReport:
+    return EpochReport(**{"epoch": 1, "lr": 1e-3, "step_loss": 2 / 3 * 1e-7, "best": True} | FIGURES | changes)
+
+
+def test_metrics_survive_a_resume_to_the_last_digit(tmp_path: Path) -> None:
+    rows = [report(), report(epoch=2, **dict.fromkeys(f"train_{name}" for name in MEASURED)), report(epoch=3)]
+    write_metrics(tmp_path / "metrics.csv", rows)
+    assert read_metrics(tmp_path / "metrics.csv", 2) == rows[:2]
+    assert "nan" not in (tmp_path / "metrics.csv").read_text()
+    assert "None" not in (tmp_path / "metrics.csv").read_text()
+
+
+def test_rows_of_an_older_version_say_nan_for_what_was_not_measured(tmp_path: Path) -> None:
+    row = asdict(report()) | {"val_loss": float("nan")}
+    text = "\n".join(",".join(map(str, cells)) for cells in (row.keys(), row.values()))
+    (tmp_path / "metrics.csv").write_text(text + "\n")
+    assert read_metrics(tmp_path / "metrics.csv", 1) == [report(val_loss=None)]
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_the_line_of_an_epoch_leaves_out_what_was_not_measured(part: str) -> None:
+    assert report().line.count("(nothing 0.3000)") == 2
+    line = report(**dict.fromkeys(f"{part}_{name}" for name in MEASURED)).line
+    assert f"{part}:" not in line
+    assert "nan" not in line
+    assert "None" not in line
+    assert line.count("(nothing 0.3000)") == 1
+    assert line.endswith("best")
