@@ -4,7 +4,7 @@ Definitions: Dice = 2 TP / (2 TP + FP + FN); IoU = TP / (TP + FP + FN); both are
 HD95: see `surface.hausdorff_95`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, median
 from typing import Any
@@ -48,6 +48,26 @@ class Counts:
     def nothing_accuracy(self) -> float:
         """Accuracy of an empty mask: the baseline without which an accuracy says nothing on small tumours."""
         return (self.tn + self.fp) / self.pixels
+
+    @property
+    def precision(self) -> float:
+        """Share of the mask that is tumour, in 0..1; of an empty mask 1 where the truth is empty too, else 0."""
+        return self.tp / self.mask_pixels if self.mask_pixels else float(self.tumour_pixels == 0)
+
+    @property
+    def recall(self) -> float:
+        """Share of the tumour that is in the mask, in 0..1; of an empty truth 1 where the mask is empty too, else 0."""
+        return self.tp / self.tumour_pixels if self.tumour_pixels else float(self.mask_pixels == 0)
+
+    @property
+    def tumour_pixels(self) -> int:
+        """Number of tumour pixels in the truth."""
+        return self.tp + self.fn
+
+    @property
+    def mask_pixels(self) -> int:
+        """Number of tumour pixels in the mask."""
+        return self.tp + self.fp
 
     @property
     def pixels(self) -> int:
@@ -139,13 +159,39 @@ def score_patients(counts: Mapping[str, Counts], slices: int, hd95: Iterable[flo
     )
 
 
-def bootstrap_interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(
+    values: Sequence[float], *, middle: Callable[..., NDArray[np.float64]] = np.mean, seed: int = 0
+) -> tuple[float, float]:
     """Return the 95 % interval of the mean: percentiles of 10,000 resamples (Efron 1979), the same for a seed.
 
-    `values`: one a patient; slices of a patient are not independent. Raises ValueError without values.
+    `values`: one a patient; slices of a patient are not independent. `middle`: np.mean or np.median. Raises ValueError
+    without values.
     """
     if not values:
         raise ValueError("no values to resample")
-    draws = np.random.default_rng(seed).choice(np.asarray(values), (10_000, len(values)))
-    low, high = np.percentile(draws.mean(axis=1), (2.5, 97.5))
+    return _percentiles(middle(np.asarray(values)[_resamples(len(values), seed)], axis=1))
+
+
+def ratio_interval(
+    numerators: Sequence[float], denominators: Sequence[float], *, seed: int = 0
+) -> tuple[float, float] | None:
+    """Return the 95 % interval of sum(numerators) / sum(denominators), patients resampled as `bootstrap_interval` does.
+
+    Pooled Dice is such a ratio, of 2 TP and 2 TP + FP + FN: one pair a patient. Resamples whose denominators are all 0
+    are left out; None where all are. Raises ValueError without patients.
+    """
+    if not numerators:
+        raise ValueError("no patients to resample")
+    draws = _resamples(len(numerators), seed)
+    above, below = (np.asarray(v, np.float64)[draws].sum(axis=1) for v in (numerators, denominators))
+    return _percentiles(above[below > 0] / below[below > 0]) if below.any() else None
+
+
+def _resamples(count: int, seed: int) -> NDArray[np.int64]:
+    """Return which of `count` patients are drawn: int64 [10000, count]."""
+    return np.random.default_rng(seed).choice(count, (10_000, count))
+
+
+def _percentiles(draws: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.percentile(draws, (2.5, 97.5))
     return float(low), float(high)

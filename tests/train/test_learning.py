@@ -15,9 +15,9 @@ from segport_train import hardware as hardware_module
 from segport_train.augment import augment
 from segport_train.batches import batches, divide, epoch_order
 from segport_train.dataset import SliceDataset
+from segport_train.evaluation import evaluate
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.losses import segmentation_loss
-from segport_train.metrics import evaluate
 from segport_train.model import SegmentationNetwork, weights_sha256
 from segport_train.optimizer import learning_rate
 from segport_train.settings import TrainSettings

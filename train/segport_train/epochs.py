@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from segport.outputs import write_csv
-from segport_train.metrics import Evaluation
+from segport_train.evaluation import Evaluation
 
 UNMEASURED = ("", "nan")  # cells of metrics.csv; "nan" stands in files that were begun before 0.2
 

@@ -18,10 +18,10 @@ from segport_train.checkpoint import (
 )
 from segport_train.dataset import SliceDataset
 from segport_train.epochs import EpochReport, read_metrics, report_epoch, write_metrics
+from segport_train.evaluation import Evaluation, evaluate
 from segport_train.hardware import Hardware
 from segport_train.init import initialise
 from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
-from segport_train.metrics import Evaluation, evaluate
 from segport_train.model import SegmentationNetwork, weights_sha256
 from segport_train.optimizer import learning_rate, make_optimizer
 from segport_train.plots import draw_curves
@@ -41,7 +41,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     """
     out, hardware, contract = settings.out, prepared.hardware, prepared.contract
     data = {
-        part: SliceDataset(rows, contract, seed=settings.seed, augmented=settings.augment and part == "train")
+        str(part): SliceDataset(rows, contract, seed=settings.seed, augmented=settings.augment and part == "train")
         for part, rows in prepared.table.groupby("part")
     }
     torch.manual_seed(settings.seed)
@@ -92,11 +92,11 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     network, contract = load_network(out / "best.safetensors")
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     final = {
-        part: evaluate(network, data[part], hardware, settings.loss, settings.batch_size)
+        part: evaluate(network, data[part], hardware, settings.loss, settings.batch_size, detailed=True)
         for part in PARTS
         if part in data
     }
-    write_report(out, final, contract, prepared.problems, settings)
+    write_report(settings, contract, prepared.problems, network, hardware, data, final)
 
 
 def _train_epoch(

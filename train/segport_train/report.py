@@ -1,44 +1,113 @@
-"""The report at the end of a training: scores of the best checkpoint on every part, baselines beside them."""
+"""The report at the end of a training: what the best checkpoint scores on every part, with baselines and pictures."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from segport.contract import ModelContract
-from segport.outputs import write_bytes, write_csv
-from segport_train.metrics import Evaluation
+from segport.outputs import write_bytes
+from segport.text import printable
+from segport_train.baselines import copy_neighbours
+from segport_train.dataset import SliceDataset
+from segport_train.evaluation import Evaluation, SliceScore
+from segport_train.hardware import Hardware
+from segport_train.model import SegmentationNetwork
+from segport_train.notes import NOTES
+from segport_train.plots import draw_calibration, draw_worst
+from segport_train.results import write_results
 from segport_train.settings import TrainSettings
 from segport_train.table import Problem
-
-HEADER = (
-    "| part | patients | slices | Dice pooled | Dice mean per patient | Dice median per patient | IoU pooled "
-    "| accuracy | accuracy of predicting nothing |\n|---|---|---|---|---|---|---|---|---|\n"
+from segport_train.tables import (
+    calibration_table,
+    cell,
+    describe_part,
+    score_table,
+    site_table,
+    size_table,
+    table,
 )
+from segport_train.worst import OF_A_PATIENT, choose_worst, outlined
 
 
 def write_report(
-    out: Path, parts: dict[str, Evaluation], contract: ModelContract, problems: list[Problem], settings: TrainSettings
+    settings: TrainSettings,
+    contract: ModelContract,
+    problems: list[Problem],
+    network: SegmentationNetwork,
+    hardware: Hardware,
+    data: Mapping[str, SliceDataset],
+    parts: Mapping[str, Evaluation],
 ) -> None:
-    """Write report.md and patients.csv (part, patient, Dice, IoU, pixels) into the run folder."""
+    """Write report.md, slices.csv, patients.csv, calibration.csv, calibration.png and worst.png into the run folder.
+
+    `parts`: detailed evaluations of `network`, the best checkpoint, on `data`, by the part's name.
+    """
+    out = settings.out
+    write_results(out, parts)
+    draw_calibration(out / "calibration.png", {n: one.calibration for n, one in parts.items() if one.calibration})
+    judged = next(part for part in ("test", "val", "train") if part in parts)
+    worst = choose_worst(parts[judged])
+    if worst:
+        pictures = [outlined(network, data[judged], contract, s.row, hardware) for s in worst]
+        draw_worst(out / "worst.png", [_title(i, s) for i, s in enumerate(worst, 1)], pictures)
     lines = [
         f"# {contract.origin.architecture}, output stride {contract.origin.output_stride}, {settings.size} pixels\n\n",
-        "Scores of best.safetensors at the slices' own size, probability 0.5, on all slices of a part.\n",
-        f"Split by {'file' if settings.split_file else settings.split}.",
-        " Neighbouring slices leak between parts: read the scores as optimistic.\n"
-        if settings.split == "slice" and not settings.split_file
-        else "\n",
-        "" if "test" in parts else "There is no test part: no figure below comes from unseen, unselected patients.\n",
-        f"Left out: {len(problems)} files.\n\n" if problems else "\n",
-        HEADER,
+        *_preface(settings, problems, parts),
+        *_scores(data, parts),
+        "## Calibration\n\n" + calibration_table(parts) + "![Reliability curves](calibration.png)\n\n",
+        *(_worst(judged, worst) if worst else ()),
+        "## Curves\n\n![Curves](curves.png)\n\n",
+        NOTES,
     ]
-    for part, one in parts.items():
-        s = one.scores
-        lines.append(
-            f"| {part} | {s.patients} | {s.slices} | {s.dice_pooled:.4f} | {s.dice_mean_per_patient:.4f} "
-            f"| {s.dice_median_per_patient:.4f} | {s.iou_pooled:.4f} | {s.accuracy:.4f} | {s.nothing_accuracy:.4f} |\n"
-        )
     write_bytes(out / "report.md", "".join(lines).encode())
-    rows = [
-        (part, patient, f"{c.dice:.4f}", f"{c.iou:.4f}", c.tp + c.fn, c.tp + c.fp)
-        for part, one in parts.items()
-        for patient, c in sorted(one.patients.items())
-    ]
-    write_csv(out / "patients.csv", ["part", "patient", "dice", "iou", "tumour_pixels", "mask_pixels"], rows)
+
+
+def _preface(settings: TrainSettings, problems: list[Problem], parts: Mapping[str, Evaluation]) -> Iterator[str]:
+    yield f"Scores of best.safetensors on all slices of each part. Split by {_split(settings)}.\n"
+    if settings.tumour_only:
+        yield "Slices without tumour are left out (`--tumour-only`): what a mask on them would cost is not counted.\n"
+    if "val" in parts:
+        yield "The epoch was chosen by mean Dice per patient on val, so the figures of val are too good.\n"
+    if "test" not in parts:
+        yield "There is no test part: no figure below comes from unseen, unselected patients.\n"
+    if problems:
+        yield f"Left out: {len(problems)} files.\n"
+    yield "\n"
+
+
+def _scores(data: Mapping[str, SliceDataset], parts: Mapping[str, Evaluation]) -> Iterator[str]:
+    for part, one in parts.items():
+        copied = copy_neighbours(data[part], data["train"]) if part != "train" else None
+        yield f"## {describe_part(part, one)}\n\n"
+        if copied is not None:
+            yield (
+                "Patients of this part are in the training part as well: read the scores as optimistic, and against"
+                " those of copying the nearest training slice.\n\n"
+            )
+        yield score_table(one, copied) + size_table(one)
+    if sites := site_table(parts):
+        yield f"## Sites\n\n{sites}"
+
+
+def _worst(judged: str, worst: list[SliceScore]) -> Iterator[str]:
+    yield f"## Worst slices of {judged}\n\n"
+    yield f"The lowest Dice among slices with tumour in truth or mask, at most {OF_A_PATIENT} of a patient.\n\n"
+    yield "![Worst slices](worst.png)\n\n"
+    counts = [s.counts for s in worst]
+    figures = [(f"{c.dice:.4f}", *map(str, (c.tumour_pixels, c.fn, c.fp))) for c in counts]
+    names = [(str(i), cell(s.relative)) for i, s in enumerate(worst, 1)]
+    header = ["", "slice", "Dice", "tumour pixels", "missed pixels", "wrong pixels"]
+    yield table(header, [[*n, *f] for n, f in zip(names, figures, strict=True)])
+
+
+def _split(settings: TrainSettings) -> str:
+    if settings.split_file is not None:
+        return "file"
+    if settings.fold is not None:
+        return f"{settings.split}, fold {settings.fold[0]} of {settings.fold[1]}"
+    return settings.split + (f" ({', '.join(settings.holdout)} kept apart)" if settings.holdout else "")
+
+
+def _title(number: int, s: SliceScore) -> str:
+    name, c = printable(Path(s.relative).stem), s.counts
+    shown = name if len(name) <= 36 else f"{name[:17]}...{name[-16:]}"
+    return f"{number}. {shown}\nDice {c.dice:.2f} on {c.tumour_pixels} tumour pixels:\n{c.fn} missed, {c.fp} wrong"

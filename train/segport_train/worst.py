@@ -1,0 +1,42 @@
+"""The slices on which the network did worst, shown with both outlines."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segport.contract import ModelContract
+from segport.overlay import draw_outlines
+from segport.preprocess import to_display
+from segport.reading import read_slice
+from segport.sources import same_patient
+from segport.windows import PatientWindows
+from segport_train.dataset import SliceDataset, table_slices
+from segport_train.evaluation import Evaluation, SliceScore, predict
+from segport_train.hardware import Hardware
+from segport_train.model import SegmentationNetwork
+
+SHOWN = 10
+OF_A_PATIENT = 3  # else one patient fills the picture
+
+
+def choose_worst(one: Evaluation) -> list[SliceScore]:
+    """Return the ten slices of the lowest Dice among those with tumour in mask or truth, three a patient at most.
+
+    Where Dice is the same, the slice with more wrong pixels comes first.
+    """
+    marked = [s for s in one.slices if s.counts.dice < 1]
+    worst: list[SliceScore] = []
+    for s in sorted(marked, key=lambda s: (s.counts.dice, -s.counts.fp - s.counts.fn, s.row)):
+        if sum(other.patient == s.patient for other in worst) < OF_A_PATIENT:
+            worst.append(s)
+    return worst[:SHOWN]
+
+
+def outlined(
+    network: SegmentationNetwork, data: SliceDataset, contract: ModelContract, row: int, hardware: Hardware
+) -> NDArray[np.uint8]:
+    """Return the FLAIR of a slice with the outlines of mask (red) and truth (green), uint8 RGB [2H, 2W, 3] or more."""
+    slices = table_slices(data.table)
+    pixels = read_slice(slices[row].path)
+    window = PatientWindows(same_patient(slices), contract).window_of(slices[row], pixels)
+    flair = np.repeat(to_display(pixels, window)[..., 1:2], 3, axis=2)
+    return draw_outlines(flair, predict(network, data, row, hardware), data.truth(row))
