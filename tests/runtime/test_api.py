@@ -15,7 +15,7 @@ from segport import golden
 from segport.errors import ModelError, OutputError, SliceError
 from segport.outputs import atomic_path, write_bytes, write_csv, write_png
 from segport.overlay import draw_outlines
-from segport.scoring import Counts, bootstrap_interval, count_pixels, score_patients
+from segport.scoring import Counts, bootstrap_interval, count_pixels, ratio_interval, score_patients
 from segport.segmenter import Segmenter
 
 pixel_counts = st.integers(0, 1000)
@@ -217,3 +217,27 @@ def test_the_bootstrap_interval_holds_the_mean_and_narrows_with_patients() -> No
     assert bootstrap_interval(few) == bootstrap_interval(few)
     with pytest.raises(ValueError, match="no values"):
         bootstrap_interval([])
+
+
+def test_the_interval_of_the_median_is_another_than_of_the_mean() -> None:
+    values = [0.8, 0.81, 0.82, 0.83, 0.1]
+    assert bootstrap_interval(values, middle=np.median)[1] == 0.83
+    assert bootstrap_interval(values)[1] < 0.83
+
+
+def test_the_interval_of_a_ratio_weighs_patients_by_their_pixels() -> None:
+    values = [0.2, 0.9, 0.4, 0.7]
+    assert ratio_interval(values, [1] * 4) == pytest.approx(bootstrap_interval(values))
+    low, high = ratio_interval([900, 1], [1000, 10]) or (0, 0)
+    assert (low, high) == pytest.approx((0.1, 0.9))
+    assert ratio_interval([1, 0], [2, 0]) == (0.5, 0.5)  # resamples without tumour say nothing
+    assert ratio_interval([0, 0], [0, 0]) is None
+    with pytest.raises(ValueError, match="no patients"):
+        ratio_interval([], [])
+
+
+def test_precision_and_recall_of_empty_masks_flatter_nobody() -> None:
+    assert (Counts(3, 1, 2, 4).precision, Counts(3, 1, 2, 4).recall) == (0.75, 0.6)
+    assert (Counts(0, 0, 5, 5).precision, Counts(0, 0, 5, 5).recall) == (0, 0)
+    assert (Counts(0, 5, 0, 5).precision, Counts(0, 5, 0, 5).recall) == (0, 0)
+    assert (Counts(0, 0, 0, 5).precision, Counts(0, 0, 0, 5).recall) == (1, 1)

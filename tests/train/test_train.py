@@ -48,7 +48,7 @@ def test_a_run_leaves_everything_that_was_promised(data: Path, tmp_path: Path, c
     names = {p.name for p in run.iterdir()}
     assert names == {
         "best.safetensors", "last.safetensors", "metrics.csv", "settings.json", "split.csv", "curves.png",
-        "report.md", "patients.csv",
+        "report.md", "patients.csv", "slices.csv", "calibration.csv", "calibration.png", "worst.png",
     }  # fmt: skip
     metrics = rows(run / "metrics.csv")
     assert [r["epoch"] for r in metrics] == ["1", "2", "3"]
@@ -58,8 +58,9 @@ def test_a_run_leaves_everything_that_was_promised(data: Path, tmp_path: Path, c
     assert float(metrics[0]["val_nothing"]) == pytest.approx(1 - 512 / 4096)
     assert {r["part"] for r in rows(run / "split.csv")} == {"train", "val", "test"}
     report = (run / "report.md").read_text()
-    assert "accuracy of predicting nothing" in report
-    assert "| test | 1 | 4 |" in report
+    assert "## test: 1 patient, 4 slices, 2 of them with tumour" in report
+    assert "| accuracy, pooled pixels | " in report
+    assert "| 0.8750 |\n" in report
     captured = capsys.readouterr()
     assert report in captured.out
     assert "nothing 0.8750" in captured.err
@@ -174,7 +175,10 @@ def test_files_left_out_are_listed_and_a_slice_split_warns(data: Path, tmp_path:
     assert "p0_1.png: has no mask" in error
     assert "leaks" in error
     assert "relative" in (tmp_path / "run/split.csv").read_text()
-    assert "Left out: 1 files" in (tmp_path / "run/report.md").read_text()
+    report = (tmp_path / "run/report.md").read_text()
+    assert "Left out: 1 files" in report
+    assert "copying the nearest training slice" in report
+    assert "read the scores as optimistic" in report
 
 
 def test_data_that_is_not_uint8_is_trained_through_the_contracts_rule(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """What a network does on a part of the data, at the slices' own size, through the runtime's pixel maths."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -120,7 +120,7 @@ def evaluate(
     for start in range(0, len(data), batch_size)[share]:
         rows = range(start, min(start + batch_size, len(data)))
         logits = infer(network, data, rows, hardware)
-        masks = torch.from_numpy(data.masks[rows.start : rows.stop]).to(hardware.device)
+        masks = torch.from_numpy(data.masks[list(rows)]).to(hardware.device)
         total += float(segmentation_loss(logits, masks, loss)) * len(rows)
         for row, one in zip(rows, logits[:, 0].cpu().numpy(), strict=True):
             truth = data.truth(row)
@@ -134,16 +134,19 @@ def evaluate(
     return Evaluation(tuple(slices), total, calibration)
 
 
-def infer(network: SegmentationNetwork, data: SliceDataset, rows: range, hardware: Hardware) -> torch.Tensor:
-    """Return the logits of consecutive slices, float32 [N, 1, size, size], from the network in evaluation mode."""
+def infer(network: SegmentationNetwork, data: SliceDataset, rows: Sequence[int], hardware: Hardware) -> torch.Tensor:
+    """Return the logits of slices as one batch, float32 [N, 1, size, size], from the network in evaluation mode."""
     network.eval()
-    pixels = torch.from_numpy(data.pixels[rows.start : rows.stop]).to(hardware.device)
+    pixels = torch.from_numpy(data.pixels[list(rows)]).to(hardware.device)
     with torch.inference_mode(), hardware.autocast():
         return cast(torch.Tensor, network(pixels)).float()
 
 
-def predict(network: SegmentationNetwork, data: SliceDataset, row: int, hardware: Hardware) -> NDArray[np.uint8]:
-    """Return the mask of one slice at its own size, uint8 [H, W] of 0 and 255."""
-    logits = infer(network, data, range(row, row + 1), hardware)[0, 0].cpu().numpy()
-    height, width = data.truth(row).shape
-    return to_mask(restore(logits, (height, width)), PROBABILITY)
+def predict(
+    network: SegmentationNetwork, data: SliceDataset, rows: Sequence[int], hardware: Hardware
+) -> list[NDArray[np.uint8]]:
+    """Return the masks of slices at their own sizes, uint8 [H, W] of 0 and 255; they pass the network as one batch."""
+    logits = infer(network, data, rows, hardware)[:, 0].cpu().numpy()
+    shapes = [data.truth(row).shape for row in rows]
+    natives = (restore(one, (shape[0], shape[1])) for one, shape in zip(logits, shapes, strict=True))
+    return [to_mask(native, PROBABILITY) for native in natives]

@@ -25,7 +25,7 @@ from segport_train.tables import (
     size_table,
     table,
 )
-from segport_train.worst import OF_A_PATIENT, choose_worst, outlined
+from segport_train.worst import OF_A_PATIENT, choose_worst, draw_slices
 
 
 def write_report(
@@ -47,7 +47,7 @@ def write_report(
     judged = next(part for part in ("test", "val", "train") if part in parts)
     worst = choose_worst(parts[judged])
     if worst:
-        pictures = [outlined(network, data[judged], contract, s.row, hardware) for s in worst]
+        pictures = draw_slices(network, data[judged], contract, [s.row for s in worst], hardware)
         draw_worst(out / "worst.png", [_title(i, s) for i, s in enumerate(worst, 1)], pictures)
     lines = [
         f"# {contract.origin.architecture}, output stride {contract.origin.output_stride}, {settings.size} pixels\n\n",

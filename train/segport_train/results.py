@@ -41,14 +41,13 @@ def read_part(run: Path, part: str) -> Evaluation:
             for r in _rows(run / CALIBRATION, part)
         ]
         pixels, tumour, probability = zip(*bins, strict=True) if bins else ((), (), ())
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
             f"{run}: {SLICES} and {CALIBRATION} cannot be read ({error!r}); is it a finished run?"
         ) from error
     if not slices or len(bins) != FINE:
-        raise UsageError(
-            f"{run}: holds {len(slices)} slices of the part {part}; expected a finished run with that part"
-        )
+        found = f"{len(slices)} slices and {len(bins)} bins of the part {part}"
+        raise UsageError(f"{run}: holds {found}; expected slices and {FINE} bins of a finished run with that part")
     calibration = Calibration(np.array(pixels, np.int64), np.array(tumour, np.int64), np.array(probability, np.float64))
     return Evaluation(slices, calibration=calibration)
 

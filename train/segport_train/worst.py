@@ -1,5 +1,7 @@
 """The slices on which the network did worst, shown with both outlines."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,12 +33,19 @@ def choose_worst(one: Evaluation) -> list[SliceScore]:
     return worst[:SHOWN]
 
 
-def outlined(
-    network: SegmentationNetwork, data: SliceDataset, contract: ModelContract, row: int, hardware: Hardware
-) -> NDArray[np.uint8]:
-    """Return the FLAIR of a slice with the outlines of mask (red) and truth (green), uint8 RGB [2H, 2W, 3] or more."""
+def draw_slices(
+    network: SegmentationNetwork,
+    data: SliceDataset,
+    contract: ModelContract,
+    rows: Sequence[int],
+    hardware: Hardware,
+) -> list[NDArray[np.uint8]]:
+    """Return the FLAIR of slices with the outlines of mask (red) and truth (green), uint8 RGB [2H, 2W, 3] or more."""
     slices = table_slices(data.table)
-    pixels = read_slice(slices[row].path)
-    window = PatientWindows(same_patient(slices), contract).window_of(slices[row], pixels)
-    flair = np.repeat(to_display(pixels, window)[..., 1:2], 3, axis=2)
-    return draw_outlines(flair, predict(network, data, row, hardware), data.truth(row))
+    windows = PatientWindows(same_patient(slices), contract)
+    drawn = []
+    for row, mask in zip(rows, predict(network, data, rows, hardware), strict=True):
+        pixels = read_slice(slices[row].path)
+        flair = to_display(pixels, windows.window_of(slices[row], pixels))[..., 1:2]
+        drawn.append(draw_outlines(np.repeat(flair, 3, axis=2), mask, data.truth(row)))
+    return drawn
