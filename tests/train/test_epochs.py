@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers import read
 from segport_train.epochs import MEASURED, EpochReport, read_metrics, write_metrics
+from segport_train.plots import draw_curves
 
 FIGURES = {f"{part}_{name}": 0.1 + 0.2 for part in ("train", "val") for name in MEASURED}
 
@@ -38,3 +40,13 @@ def test_the_line_of_an_epoch_leaves_out_what_was_not_measured(part: str) -> Non
     assert "None" not in line
     assert line.count("(nothing 0.3000)") == 1
     assert line.endswith("best")
+
+
+def test_curves_are_drawn_from_what_was_measured(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(FIGURES)
+    sizes = set()
+    for name, rows in (("none", [report(**nothing)]), ("some", [report(**nothing), report(epoch=2)])):
+        draw_curves(tmp_path / f"{name}.png", [asdict(r) for r in rows])
+        sizes.add(read(tmp_path / f"{name}.png").shape)
+    assert len(sizes) == 1
+    assert (read(tmp_path / "none.png") != read(tmp_path / "some.png")).any()
