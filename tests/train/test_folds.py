@@ -35,6 +35,7 @@ def make_run(root: Path, number: int | None, *, test: tuple[str, ...] | None = N
     write_results(out, {"test": measured(kept)})
     (out / "settings.json").write_text(json.dumps({"settings": plain | settings, "data": counts, "precision": "fp32"}))
     lines = [f"{p},{'test' if p in kept else 'train'}" for p in TUMOUR]
+    (out / "best.safetensors").touch()
     (out / "split.csv").write_text("\n".join(["patient,part", *lines]) + "\n")
     return out
 
@@ -66,7 +67,7 @@ def test_the_report_names_aggregations_baselines_folds_and_sites(runs: list[Path
     assert "predicting nothing" in text
     assert text.index("| 1 of 3 | 2 | 2 |") < text.index("| 2 of 3 | 2 | 2 |") < text.index("| 3 of 3 | 1 | 1 |")
     assert "| north | all folds | 5 | 5 |" in text
-    assert "are not known" not in text
+    assert "Started from" not in text
 
 
 def test_threads_and_folders_may_differ_and_what_decides_a_number_may_not(tmp_path: Path, runs: list[Path]) -> None:
@@ -121,11 +122,16 @@ def test_weights_that_knew_a_test_patient_are_refused_however_long_ago(tmp_path:
         pooled(*runs)
 
 
-def test_weights_of_unknown_patients_are_named(tmp_path: Path, runs: list[Path]) -> None:
+def test_weights_of_unknown_patients_are_named(tmp_path: Path, runs: list[Path], monkeypatch) -> None:
+    monkeypatch.chdir(runs[0])  # a split.csv lies there, which is of no weights named default
+    for init in ("somewhere/weights.pth", "default"):
+        for number in (1, 2, 3):
+            make_run(tmp_path, number, init=init)
+        text = describe_folds([read_run(folder) for folder in runs])
+        assert text.count(f"Started from {init}, made from unknown patients") == 1
     for number in (1, 2, 3):
-        make_run(tmp_path, number, init="somewhere/weights.pth")
-    text = describe_folds([read_run(folder) for folder in runs])
-    assert text.count("The patients that made the weights somewhere/weights.pth are not known here.") == 1
+        make_run(tmp_path, number, init="imagenet")
+    assert "Started from" not in describe_folds([read_run(folder) for folder in runs])
 
 
 def test_a_folder_that_is_no_fold_is_refused(tmp_path: Path, capsys) -> None:

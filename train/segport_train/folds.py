@@ -17,6 +17,7 @@ import click
 
 from segport.command import run_command
 from segport.errors import UsageError
+from segport.text import csv_safe
 from segport_train.evaluation import Evaluation
 from segport_train.notes import NOTES
 from segport_train.results import read_part
@@ -33,6 +34,8 @@ from segport_train.tables import (
 # What may differ between the runs: the fold, what decides no number, and the weights they start from, whose patients
 # are checked instead. Where the data lies may not: other data would be another experiment.
 FREE = (FREE_ON_RESUME | {"fold", "init"}) - {"data", "masks", "split_file"}
+
+UNTAUGHT = ("none", "imagenet")  # weights that no patient made
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,12 @@ def read_run(folder: Path) -> FoldRun:
     """Read a run folder; raises `UsageError` where it is no finished run of a fold."""
     try:
         recorded = json.loads((folder / "settings.json").read_bytes())
-        settings, data = recorded["settings"], recorded["data"]
+        settings, data = recorded["settings"] | {"precision": recorded["precision"]}, recorded["data"]
         fold, patients = settings["fold"], sum(part["patients"] for part in data.values())
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder}: settings.json cannot be read ({error!r}); expected a run folder") from error
     if fold is None:
         raise UsageError(f"{folder}: was not trained with --fold; expected the runs of --fold 1/N to N/N")
-    settings |= {"precision": recorded["precision"]}  # what "auto" came to
     return FoldRun(folder, settings, fold[0], fold[1], patients, read_part(folder, "test"))
 
 
@@ -97,7 +99,10 @@ def describe_folds(runs: Sequence[FoldRun]) -> str:
         [
             f"# Out-of-fold scores of {len(runs)} runs\n\n",
             "Every patient is scored once, by a network that it neither trained nor chose the epoch of.\n",
-            *(f"The patients that made the weights {path} are not known here.\n" for path in unknown),
+            *(
+                f"Started from {path}, made from unknown patients; if these are among them, it flatters.\n"
+                for path in unknown
+            ),
             f"\n## {describe_part('all folds', pooled)}\n\n",
             score_table(pooled) + size_table(pooled),
             "## Folds\n\n" + group_table(["fold"], (([f"{r.number} of {r.folds}"], r.test) for r in ordered)),
@@ -122,15 +127,18 @@ def _refuse_known(run: FoldRun) -> None:
 def _starts(run: FoldRun) -> Iterator[tuple[Path, set[str] | None]]:
     """Yield the checkpoint that a run started from, the one before it and so on, with the patients that made each.
 
-    None where that is not known: the checkpoint does not lie in its run folder.
+    None where that is not known: there is no such file, or it does not lie in its run folder.
     """
-    settings = run.settings
-    while (path := Path(settings.get("init", "none"))).suffix:
+    init = run.settings["init"]
+    while init not in UNTAUGHT:
+        path = Path(init)
         try:
             with (path.parent / "split.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                known = {row["patient"] for row in csv.DictReader(file) if row["part"] != "test"}
-            settings = json.loads((path.parent / "settings.json").read_bytes())["settings"]
+                known = {str(csv_safe(row["patient"])) for row in csv.DictReader(file) if row["part"] != "test"}
+            init = json.loads((path.parent / "settings.json").read_bytes())["settings"]["init"]
         except (OSError, ValueError, KeyError):
+            known = None
+        if known is None or not path.is_file():
             yield path, None
             return
         yield path, known
