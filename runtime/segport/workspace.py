@@ -90,24 +90,38 @@ def open_workspace(out: Path, readers: int) -> Iterator[Workspace]:
 
     Raises `OutputError` when another run holds the lock or the folder cannot be written.
     """
-    folder = out / WORKSPACE
-    lock = FileLock(folder / LOCK, timeout=0, thread_local=False)
+    with lock_folder(out, "seg-infer"):
+        try:
+            workspace = Workspace(out / WORKSPACE, readers)
+        except OSError as error:
+            raise _unusable(out, error) from error
+        try:
+            yield workspace
+        finally:
+            workspace.close()
+
+
+@contextmanager
+def lock_folder(out: Path, command: str) -> Iterator[None]:
+    """Make an output folder and hold its lock until the block ends; raises as `open_workspace`."""
+    lock = FileLock(out / WORKSPACE / LOCK, timeout=0, thread_local=False)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (out / WORKSPACE).mkdir(parents=True, exist_ok=True)
         lock.acquire()
-        workspace = Workspace(folder, readers)
     except Timeout as error:
         raise OutputError(
-            f"{out}: another run of seg-infer is writing there; remedy: wait until it ends, or another --out"
+            f"{out}: another run of {command} is writing there; remedy: wait until it ends, or another --out"
         ) from error
     except OSError as error:
-        lock.release()
-        raise OutputError(f"{out}: cannot be written ({error.strerror or error}); remedy: another --out") from error
+        raise _unusable(out, error) from error
     try:
-        yield workspace
+        yield
     finally:
-        workspace.close()
         lock.release()
+
+
+def _unusable(out: Path, error: OSError) -> OutputError:
+    return OutputError(f"{out}: cannot be written ({error.strerror or error}); remedy: another --out")
 
 
 def _read_slots(path: Path) -> list[str]:

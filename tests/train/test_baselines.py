@@ -4,8 +4,8 @@ from typing import cast
 
 import numpy as np
 import pandas as pd
-from scored import PIXELS, row, scored
 
+from scored import PIXELS, row, scored
 from segport_train.baselines import copy_neighbours, predict_nothing
 from segport_train.dataset import SliceDataset
 

@@ -2,10 +2,9 @@
 
 import csv
 import json
-import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,20 @@ import torch
 
 from helpers import square, write
 from segport.contract import KEY
-from segport.errors import ModelError, SegportError
+from segport.errors import ModelError
 from segport_train import loop
 from segport_train.checkpoint import load_checkpoint, load_network
 from segport_train.cli import main
-from segport_train.settings import TrainSettings
-from segport_train.start import prepare_run
+from segport_train.progress import Progress
+from thin import thin_networks
 
 TINY = "--size 32 --output-stride 16 --epochs 3 --batch-size 4 --optimizer adamw --loss bce-dice --device cpu --seed 4"
+
+
+@pytest.fixture(autouse=True)
+def thin() -> Iterator[None]:
+    with thin_networks():
+        yield
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def test_a_run_leaves_everything_that_was_promised(data: Path, tmp_path: Path, c
     names = {p.name for p in run.iterdir()}
     assert names == {
         "best.safetensors", "last.safetensors", "metrics.csv", "settings.json", "split.csv", "curves.png",
-        "report.md", "patients.csv", "slices.csv", "calibration.csv", "calibration.png", "worst.png",
+        "report.md", "patients.csv", "slices.csv", "calibration.csv", "calibration.png", "worst.png", ".segport",
     }  # fmt: skip
     metrics = rows(run / "metrics.csv")
     assert [r["epoch"] for r in metrics] == ["1", "2", "3"]
@@ -79,30 +84,6 @@ def test_the_checkpoint_carries_its_contract_and_no_name_of_a_patient(data: Path
     assert "p0" not in text
     assert str(tmp_path) not in text
     assert not network.training
-
-
-def test_killed_in_an_epoch_and_resumed_the_weights_are_the_same(data: Path, tmp_path: Path) -> None:
-    assert train(data, tmp_path / "whole") == 0
-    command = [sys.executable, "-m", "segport_train", str(data), "--out", str(tmp_path / "killed"), *TINY.split()]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("epoch 1/3"):
-            break
-    time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
-    assert load_checkpoint(tmp_path / "killed/last.safetensors").progress["epoch"] < 3
-    with (tmp_path / "killed/metrics.csv").open("a") as file:  # as if killed after the row, before the checkpoint
-        file.write((tmp_path / "whole/metrics.csv").read_text().splitlines()[3] + "\n")
-    assert train(data, tmp_path / "killed", "--resume") == 0
-    hashes = [
-        load_checkpoint(tmp_path / run / "last.safetensors").contract.origin.weights_sha256
-        for run in ("whole", "killed")
-    ]
-    assert hashes[0] == hashes[1] != ""
-    assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "killed/metrics.csv").read_text()
 
 
 def test_a_seed_decides_the_weights(data: Path, tmp_path: Path) -> None:
@@ -154,13 +135,13 @@ def test_a_run_can_start_from_a_checkpoint(data: Path, tmp_path: Path, capsys) -
 def test_the_weights_of_a_checkpoint_are_what_a_run_starts_from(data: Path, tmp_path: Path, monkeypatch) -> None:
     train(data, tmp_path / "first", "--epochs", "1")
     first = load_checkpoint(tmp_path / "first/last.safetensors").contract.origin.weights_sha256
-    monkeypatch.setattr(loop, "_train_epoch", lambda *_, **__: 0.5)
+    monkeypatch.setattr(loop, "_train_epoch", lambda *_: Progress(step=1, loss=0.5))
     train(data, tmp_path / "second", "--epochs", "1", "--init", str(tmp_path / "first/last.safetensors"))
     assert load_checkpoint(tmp_path / "second/last.safetensors").contract.origin.weights_sha256 == first
 
 
 def test_an_interrupt_exits_130_and_says_how_to_go_on(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    def interrupted(*_: object, **__: object) -> float:
+    def interrupted(*_: object) -> Progress:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "_train_epoch", interrupted)
@@ -188,13 +169,6 @@ def test_data_that_is_not_uint8_is_trained_through_the_contracts_rule(tmp_path: 
     assert train(tmp_path / "data", tmp_path / "run", "--epochs", "1", "--batch-size", "2") == 0
     contract = load_checkpoint(tmp_path / "run/last.safetensors").contract
     assert max(levels[2] for levels in contract.training_range.intensity) == pytest.approx(140, abs=2)
-
-
-def test_a_loss_that_is_not_finite_stops_with_the_remedy(data: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(loop, "segmentation_loss", lambda logits, masks, kind: logits.sum() * float("nan"))
-    settings = TrainSettings(data, tmp_path / "run", size=32, output_stride=16, batch_size=4)
-    with pytest.raises(SegportError, match="smaller --lr"):
-        next(loop.train(settings, prepare_run(settings)))
 
 
 def test_checkpoints_that_are_not_ours_are_refused(tmp_path: Path) -> None:

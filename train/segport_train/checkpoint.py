@@ -1,6 +1,8 @@
 """Checkpoints: safetensors files whose header carries the contract; a resumable one also holds the optimizer."""
 
+import errno
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from segport.contract import KEY, ModelContract
-from segport.errors import ModelError
+from segport.errors import ModelError, OutputError
 from segport.outputs import write_bytes
 from segport_train.model import SegmentationNetwork
 
@@ -35,12 +37,25 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     progress: dict[str, Any] | None = None,
 ) -> None:
-    """Write weights and contract, whole or not at all; with optimizer and progress so that training can resume."""
+    """Write weights and contract, whole or not at all; with optimizer and progress so that training can resume.
+
+    Raises `OutputError`; an earlier file is then still there.
+    """
     tensors = {f"{MODEL}{name}": _plain(t) for name, t in network.state_dict().items()}
     for index, state in (optimizer.state_dict()["state"] if optimizer else {}).items():
         tensors |= {f"{OPTIMIZER}{index}.{name}": _plain(t) for name, t in state.items()}
     header = {KEY: contract.to_json(), PROGRESS: json.dumps(progress or {})}
-    write_bytes(path, save(tensors, metadata=header))
+    data = save(tensors, metadata=header)
+    try:
+        write_bytes(path, data)
+    except OutputError as error:
+        if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        kept = "the earlier checkpoint is kept" if path.exists() else "there is no earlier checkpoint"
+        raise OutputError(
+            f"{error}: {len(data)} bytes needed, {shutil.disk_usage(path.parent).free} free; {kept};"
+            " remedy: free space, then the same command with --resume"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -87,11 +102,17 @@ def load_weights(network: SegmentationNetwork, weights: dict[str, torch.Tensor],
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Copy saved optimizer tensors (named `index.key`) back into a fresh optimizer of the same parameters."""
+    """Copy saved optimizer tensors (named `index.key`) back into a fresh optimizer of the same parameters.
+
+    Each in the memory layout of its parameter, which the fused optimizer takes for granted.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
+        parameter = parameters[int(index)]
+        laid_out = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        state.setdefault(int(index), {})[key] = laid_out
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -2,8 +2,9 @@
 
 import sys
 import time
+from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +12,10 @@ from segport import __version__
 from segport.command import run_command
 from segport.errors import UsageError
 from segport.settings import DEVICES
-from segport_train.settings import LOSSES, OPTIMIZERS, PRECISIONS, PROBLEMS, SPLITS, TrainSettings
+from segport_train.settings import BATCH_NORMS, LOSSES, OPTIMIZERS, PRECISIONS, PROBLEMS, SPLITS, TrainSettings
+
+if TYPE_CHECKING:
+    from segport_train.start import Prepared
 
 MISSING = "seg-train needs the train extra ({name} is missing); remedy: pip install 'segport[train]'"
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -38,7 +42,7 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option("--size", default=TrainSettings.size, help="Side of the network's input in pixels.")
 @click.option("--output-stride", type=click.Choice(["8", "16"]), default=str(TrainSettings.output_stride))
 @click.option("--epochs", default=TrainSettings.epochs)
-@click.option("--batch-size", default=TrainSettings.batch_size)
+@click.option("--batch-size", default=TrainSettings.batch_size, help="Slices of a step, over all processes.")
 @click.option("--lr", type=float, default=None, show_default="1e-4 for adam, 1e-3 for adamw")
 @click.option("--weight-decay", default=TrainSettings.weight_decay, help="Used by adamw.")
 @click.option(
@@ -64,24 +68,45 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option("--problems", type=click.Choice(PROBLEMS), default=TrainSettings.problems, help="What unusable files do.")
 @click.option("--seed", default=TrainSettings.seed)
 @click.option("--init", default=TrainSettings.init, help="none, or a checkpoint of seg-train to start from.")
+@click.option(
+    "--batch-norm",
+    type=click.Choice(BATCH_NORMS),
+    default=TrainSettings.batch_norm,
+    help="frozen keeps the statistics of --init: for few slices.",
+)
 @click.option("--device", type=click.Choice(DEVICES), default=TrainSettings.device)
 @click.option("--precision", type=click.Choice(PRECISIONS), default=TrainSettings.precision)
 @click.option("--workers", default=TrainSettings.workers, help="Threads that prepare batches; they change no number.")
 @click.option("--evaluate-train-every", default=TrainSettings.evaluate_train_every, help="Epochs; the last is always.")
-@click.option("--resume", is_flag=True, help="Go on after the last finished epoch in --out, exactly.")
+@click.option("--save-every", default=TrainSettings.save_every, help="Minutes between checkpoints in an epoch.")
+@click.option("--tensorboard", is_flag=True, help="Also write metrics.csv's figures as event files, to events/.")
+@click.option("--resume", is_flag=True, help="Go on after the last checkpoint in --out, exactly.")
 @click.version_option(__version__, prog_name="seg-train")
 def command(**options: Any) -> int:
     """Train a DeepLabV3-ResNet50 on DATA: patient/slice.tif with patient/slice_mask.tif beside it."""
     settings = TrainSettings(**options | {"output_stride": int(options["output_stride"])})
     try:
         from segport_train.loop import train
-        from segport_train.start import prepare_run
+        from segport_train.start import open_run
     except ModuleNotFoundError as error:
         raise UsageError(MISSING.format(name=error.name)) from error
 
+    with open_run(settings) as prepared:
+        if not prepared.processes.first:
+            deque(train(settings, prepared), 0)  # the first process speaks for all
+            return 0
+        _describe(settings, prepared)
+        started = time.monotonic()
+        for report in train(settings, prepared):
+            _say(f"epoch {report.epoch}/{settings.epochs}  {report.line}  {time.monotonic() - started:.0f} s")
+    click.echo((settings.out / "report.md").read_text(encoding="utf-8"))
+    _say(f"next: seg-export {settings.out / 'best.safetensors'} --out model.onnx")
+    return 0
+
+
+def _describe(settings: TrainSettings, prepared: "Prepared") -> None:
     if settings.split == "slice" and settings.split_file is None:
         _say("warning: neighbouring slices are cuts of the same brain; a slice split leaks and flatters every score")
-    prepared = prepare_run(settings)
     for note in prepared.notes:
         _say(f"warning: {note}")
     for problem in prepared.problems:
@@ -89,12 +114,6 @@ def command(**options: Any) -> int:
     counts = prepared.table.groupby("part").agg(patients=("patient", "nunique"), slices=("path", "size"))
     described = ", ".join(f"{part} {row.patients} patients {row.slices} slices" for part, row in counts.iterrows())
     _say(f"{described}; {prepared.hardware.device}, {prepared.hardware.precision}")
-    started = time.monotonic()
-    for r in train(settings, prepared):
-        _say(f"epoch {r.epoch}/{settings.epochs}  {r.line}  {time.monotonic() - started:.0f} s")
-    click.echo((settings.out / "report.md").read_text(encoding="utf-8"))
-    _say(f"next: seg-export {settings.out / 'best.safetensors'} --out model.onnx")
-    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:

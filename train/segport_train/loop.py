@@ -1,147 +1,122 @@
 """The training loop, from the table of slices to the report, readable from top to bottom."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import torch
 
 from segport.contract import ModelContract
-from segport.errors import SegportError, UsageError
-from segport_train.batches import Batch, batches, divide, epoch_order
-from segport_train.checkpoint import (
-    load_checkpoint,
-    load_network,
-    load_weights,
-    restore_optimizer,
-    save_checkpoint,
-)
+from segport_train.batches import batches, divide, epoch_order
+from segport_train.checkpoint import load_network, save_checkpoint
 from segport_train.dataset import SliceDataset
 from segport_train.epochs import EpochReport, read_metrics, report_epoch, write_metrics
-from segport_train.evaluation import Evaluation, evaluate
-from segport_train.hardware import Hardware
+from segport_train.evaluation import Evaluation
+from segport_train.events import write_events
 from segport_train.init import initialise
-from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
-from segport_train.model import SegmentationNetwork, weights_sha256
-from segport_train.optimizer import learning_rate, make_optimizer
+from segport_train.model import SegmentationNetwork
+from segport_train.optimizer import learning_rate
 from segport_train.plots import draw_curves
+from segport_train.progress import Clock, Progress
 from segport_train.report import write_report
 from segport_train.settings import TrainSettings
 from segport_train.split import PARTS
 from segport_train.start import Prepared
-
-GRADIENT_NORM = 5.0  # gradients are clipped above, against rare spikes of a from-scratch start
+from segport_train.trainer import Trainer
 
 
 def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     """Train, yielding a report after each epoch; checkpoints, metrics.csv, curves.png and report.md are written.
 
     Weights, order and augmentation are functions of the seed: a run that was killed and resumed ends with the
-    same weights as one that was not (same machine, thread count and versions, on the CPU).
+    same weights as one that was not (same machine, thread count and versions, on the CPU). Of several processes, the
+    first writes and yields.
     """
-    out, hardware, contract = settings.out, prepared.hardware, prepared.contract
+    out, hardware, processes = settings.out, prepared.hardware, prepared.processes
     data = {
-        str(part): SliceDataset(rows, contract, seed=settings.seed, augmented=settings.augment and part == "train")
+        str(part): SliceDataset(
+            rows, prepared.contract, seed=settings.seed, augmented=settings.augment and part == "train"
+        )
         for part, rows in prepared.table.groupby("part")
     }
+    steps = divide(epoch_order(data["train"].table, settings.seed, 1), settings.batch_size)
+    processes.check_shares(len(steps[0]), settings)
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
-    network = SegmentationNetwork(contract, output_stride=settings.output_stride, auxiliary=True)
+    network = SegmentationNetwork(prepared.contract, output_stride=settings.output_stride, auxiliary=True)
     if not settings.resume:
         initialise(network, settings)
-    network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
-    optimizer = make_optimizer(network, settings)
-    scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scales_gradients)
-    if len(epoch_order(data["train"].table, settings.seed, 1)) == 1:
-        raise UsageError("one slice is too few to train on: batch normalisation needs two")
-    done, best, rows = 0, -1.0, []
+    trainer = Trainer(network, settings, hardware, processes)
+    progress, reports = Progress(), []
     if settings.resume:
-        checkpoint = load_checkpoint(out / "last.safetensors")
-        load_weights(network, checkpoint.weights, str(out / "last.safetensors"))
-        restore_optimizer(optimizer, checkpoint.optimizer)
-        done, best = checkpoint.progress["epoch"], checkpoint.progress["best"]
-        scaler.load_state_dict(checkpoint.progress["scaler"])
-        rows = read_metrics(out / "metrics.csv", done)
+        progress = trainer.load(out / "last.safetensors")
+        reports = read_metrics(out / "metrics.csv", progress.epoch) if progress.epoch else []
+    clock = Clock(settings.save_every)
 
-    for epoch in range(done + 1, settings.epochs + 1):
-        parts = divide(epoch_order(data["train"].table, settings.seed, epoch), settings.batch_size)
-        loaded = batches(data["train"], epoch, parts, settings.workers)
-        torch.manual_seed(settings.seed * 1_000_003 + epoch)  # dropout
-        step_loss = _train_epoch(network, loaded, len(parts), optimizer, scaler, hardware, settings, epoch=epoch)
-        last_epoch = epoch == settings.epochs
-        measured = last_epoch or epoch % settings.evaluate_train_every == 0
+    while progress.epoch < settings.epochs:
+        progress = _train_epoch(trainer, data["train"], progress, prepared.contract, clock)
+        epoch = progress.epoch + 1
+        measured = epoch == settings.epochs or epoch % settings.evaluate_train_every == 0
         results: dict[str, Evaluation] = {
-            part: evaluate(network, data[part], hardware, settings.loss, settings.batch_size)
+            part: trainer.evaluate(network, data[part])
             for part in ("train", "val")
             if part in data and (part == "val" or measured)
         }
         judged = results.get("val")
         score = judged.scores.dice_mean_per_patient if judged else float(epoch)
-        report = report_epoch(epoch, optimizer.param_groups[0]["lr"], step_loss, results, best=score > best)
-        rows.append(report)
-        best = max(best, score)
-        write_metrics(out / "metrics.csv", rows)
-        draw_curves(out / "curves.png", [asdict(r) for r in rows])
-        stamped = _stamp(contract, network, results)
-        if report.best:
-            save_checkpoint(out / "best.safetensors", network, stamped)
-        progress = {"epoch": epoch, "best": best, "scaler": scaler.state_dict()}
-        save_checkpoint(out / "last.safetensors", network, stamped, optimizer, progress)
+        best = score > progress.best
+        steps_taken, loss = progress.step, progress.loss
+        progress = Progress(epoch, best=max(progress.best, score))
+        if not processes.first:
+            continue
+        lr = learning_rate(epoch * steps_taken - 1, settings.epochs * steps_taken, settings)
+        report = report_epoch(epoch, lr, loss / steps_taken, results, best=best)
+        reports.append(report)
+        write_metrics(out / "metrics.csv", reports)
+        draw_curves(out / "curves.png", [asdict(r) for r in reports])
+        if settings.tensorboard:
+            write_events(out / "events", epoch, {n: v for n, v in asdict(report).items() if n not in ("epoch", "best")})
+        contract = _with_dice(prepared.contract, results)
+        if best:
+            save_checkpoint(out / "best.safetensors", network, trainer.stamp(contract))
+        trainer.save(out / "last.safetensors", contract, progress)
+        clock.restart()
         yield report
 
+    processes.wait()  # for the first to have written the best
     network, contract = load_network(out / "best.safetensors")
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    final = {
-        part: evaluate(network, data[part], hardware, settings.loss, settings.batch_size, detailed=True)
-        for part in PARTS
-        if part in data
-    }
-    write_report(settings, contract, prepared.problems, network, hardware, data, final)
+    final = {part: trainer.evaluate(network, data[part], detailed=True) for part in PARTS if part in data}
+    if processes.first:
+        write_report(settings, contract, prepared.problems, network, hardware, data, final)
 
 
 def _train_epoch(
-    network: SegmentationNetwork,
-    loaded: Iterator[Batch],
-    steps: int,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    hardware: Hardware,
-    settings: TrainSettings,
-    *,
-    epoch: int,
-) -> float:
-    """Take one pass over the `steps` batches; return the mean loss of its steps."""
-    network.train()
-    losses = []
-    for step, batch in enumerate(loaded):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate((epoch - 1) * steps + step, settings.epochs * steps, settings)
-        pixels, masks = (t.to(hardware.device, non_blocking=True) for t in batch)
-        with hardware.autocast():
-            logits, auxiliary = network(pixels)
-        loss = segmentation_loss(logits, masks, settings.loss)
-        loss = loss + AUXILIARY_WEIGHT * segmentation_loss(auxiliary, masks, settings.loss)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch's stub
-        scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
-        scaler.step(optimizer)
-        scaler.update()
-        losses.append(loss.detach())
-    mean = float(torch.stack(losses).mean())
-    if not math.isfinite(mean):
-        raise SegportError(
-            f"epoch {epoch}: the loss is {mean}; the last good checkpoint is {settings.out / 'last.safetensors'};"
-            " remedy: a smaller --lr, or --precision fp32"
-        )
-    return mean
+    trainer: Trainer, data: SliceDataset, progress: Progress, contract: ModelContract, clock: Clock
+) -> Progress:
+    """Take the steps of an epoch that are not taken yet; return where it then stands, all of its steps taken.
+
+    Checkpoints are written as the clock says, by the first process.
+    """
+    settings, processes, epoch = trainer.settings, trainer.processes, progress.epoch + 1
+    parts = divide(epoch_order(data.table, settings.seed, epoch), settings.batch_size)
+    shares = [processes.share(rows) for rows in parts[progress.step :]]
+    loss = torch.tensor(progress.loss, dtype=torch.float64, device=trainer.hardware.device)
+    trainer.start_epoch()
+    for step, batch in enumerate(batches(data, epoch, shares, settings.workers), progress.step):
+        loss += trainer.step(batch, epoch, step, len(parts))
+        if clock.due and processes.first:
+            trainer.check(epoch)
+            progress = replace(progress, step=step + 1, loss=float(loss))
+            trainer.save(settings.out / "last.safetensors", contract, progress)
+            clock.restart()
+    trainer.check(epoch)
+    return replace(progress, step=len(parts), loss=float(loss))
 
 
-def _stamp(contract: ModelContract, network: SegmentationNetwork, results: dict[str, Evaluation]) -> ModelContract:
-    """Return the contract with this epoch's weights hash and Dice."""
+def _with_dice(contract: ModelContract, results: dict[str, Evaluation]) -> ModelContract:
+    """Return the contract with an epoch's Dice."""
     dice = {}
     for part, one in results.items():
         dice[f"{part}/pooled"] = round(one.scores.dice_pooled, 4)
         dice[f"{part}/mean-per-patient"] = round(one.scores.dice_mean_per_patient, 4)
-    sha256 = weights_sha256(network.state_dict())
-    return replace(contract, origin=replace(contract.origin, weights_sha256=sha256, dice=dice))
+    return replace(contract, origin=replace(contract.origin, dice=dice))

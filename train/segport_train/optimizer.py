@@ -11,10 +11,10 @@ WARM_UP = 100  # steps of rising learning rate for adamw: batch statistics settl
 
 
 def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return Adam, or AdamW with weight decay, over all parameters of the network."""
+    """Return Adam, or AdamW with weight decay, over all parameters of the network; fused: one kernel for a tensor."""
     if settings.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), settings.start_lr)
-    return torch.optim.AdamW(network.parameters(), settings.start_lr, weight_decay=settings.weight_decay)
+        return torch.optim.Adam(network.parameters(), settings.start_lr, fused=True)
+    return torch.optim.AdamW(network.parameters(), settings.start_lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rate(step: int, total: int, settings: TrainSettings) -> float:

@@ -13,20 +13,23 @@ Optimizer = Literal["adam", "adamw"]
 Loss = Literal["bce", "bce-dice"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Problems = Literal["stop", "leave-out"]
+BatchNorm = Literal["train", "frozen"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROBLEMS: tuple[Problems, ...] = get_args(Problems)
+BATCH_NORMS: tuple[BatchNorm, ...] = get_args(BatchNorm)
 OUTPUT_STRIDES = (8, 16)
 SITE_PATTERN = r"^[^_]+_([^_]+)_"  # TCGA_HT_0000_19990101 is of the site HT
 
 # What may differ between a run and its --resume: these decide no number, or what they decide is compared itself
 # (the slices' contents, their order and their parts).
-FREE_ON_RESUME = frozenset({"resume", "workers", "out", "data", "masks", "split_file"})
+FREE_ON_RESUME = frozenset({"resume", "workers", "out", "data", "masks", "split_file", "save_every", "tensorboard"})
 # What stays out of the contract, which travels with the model: paths, and patterns that may spell names.
 PRIVATE = frozenset(
-    {"data", "out", "masks", "split_file", "patient_pattern", "site_pattern", "init", "resume", "workers"}
+    {"data", "out", "masks", "split_file", "patient_pattern", "site_pattern", "init"}
+    | {"resume", "workers", "save_every", "tensorboard"}
 )
 
 
@@ -34,6 +37,8 @@ PRIVATE = frozenset(
 class TrainSettings:
     """Settings of one training. Sizes in pixels, `validation` and `test` as shares of the patients.
 
+    `batch_size`: slices of a step, over all processes. `batch_norm`: "frozen" keeps the statistics of `init`.
+    `save_every`: minutes between checkpoints within an epoch.
     `lr`: None takes 1e-4 for adam (constant, the published method) and 1e-3 for adamw (100 steps of warm-up,
     then cosine to zero). `fold`: (k, n), the k-th of n groups of patients is the test part. `holdout`: the sites that
     are, with `split` "site"; the first group of `site_pattern` in a patient's name is the site. `init`: "none" or a
@@ -64,10 +69,13 @@ class TrainSettings:
     problems: Problems = "stop"
     seed: int = 0
     init: str = "none"
+    batch_norm: BatchNorm = "train"
     device: Device = "auto"
     precision: Precision = "auto"
     workers: int = 1
     evaluate_train_every: int = 1
+    save_every: float = 10.0  # one takes about a second
+    tensorboard: bool = False
     resume: bool = False
 
     def __post_init__(self) -> None:
@@ -98,6 +106,11 @@ class TrainSettings:
             (_has_group(self.site_pattern), f"--site-pattern {self.site_pattern}: expected a pattern with a group"),
             (self.workers >= 0, f"--workers is {self.workers}, expected 0 or more"),
             (self.evaluate_train_every >= 1, "--evaluate-train-every expects 1 or more"),
+            (self.save_every >= 0, f"--save-every is {self.save_every}, expected 0 or more minutes"),
+            (
+                self.batch_norm == "train" or self.init != "none",
+                "--batch-norm frozen keeps the statistics of a trained network: it needs --init",
+            ),
         ]
         for fine, problem in checks:
             if not fine:

@@ -1,6 +1,8 @@
-"""What a training starts from: data read and split, hardware chosen, the run folder described or checked."""
+"""What a training starts from: data read and split, hardware chosen, the run folder locked, described or checked."""
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ import pandas as pd
 from segport.contract import ModelContract
 from segport.errors import OutputError, UsageError
 from segport.outputs import write_bytes, write_json
+from segport.workspace import lock_folder
 from segport_train.describe import first_contract, record_settings, training_range, versions
+from segport_train.distribution import ALONE, Processes, join_processes
+from segport_train.failures import explain_failures
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
 from segport_train.split import PARTS, assign_parts
@@ -29,10 +34,27 @@ class Prepared:
     notes: list[str]
     contract: ModelContract
     hardware: Hardware
+    processes: Processes
 
 
-def prepare_run(settings: TrainSettings) -> Prepared:
-    """Read the data, split it, choose the hardware, and write settings.json and split.csv into the run folder.
+@contextmanager
+def open_run(settings: TrainSettings) -> Iterator[Prepared]:
+    """Join the other processes, lock the run folder until the block ends, and prepare the run in it.
+
+    What PyTorch raises in the block is explained. Raises `OutputError` when another run holds the lock.
+    """
+    with explain_failures(settings), join_processes(settings) as processes, ExitStack() as stack:
+
+        def prepare() -> Prepared:
+            if processes.first:
+                stack.enter_context(lock_folder(settings.out, "seg-train"))
+            return prepare_run(settings, processes)
+
+        yield processes.agree(prepare)
+
+
+def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepared:
+    """Read the data, split it, choose the hardware; the first process writes settings.json and split.csv.
 
     Raises `UsageError` (data, split, other settings than the run that is resumed) and `OutputError` (folder in use).
     """
@@ -41,18 +63,20 @@ def prepare_run(settings: TrainSettings) -> Prepared:
         raise OutputError(f"{settings.out}: already holds a run; go on with --resume or choose another --out")
     if settings.resume and not last.exists():
         raise UsageError(f"--resume: {last} is not there; run without --resume to start")
-    for leftover in settings.out.glob(".*.tmp"):  # of a write that was killed
-        leftover.unlink()
+    if processes.first:
+        for leftover in settings.out.glob(".*.tmp"):  # of a write that was killed
+            leftover.unlink()
     hardware = choose_hardware(settings.device, settings.precision)
     table, problems = build_table(settings)
     table["part"] = assign_parts(table, settings)
     contract = first_contract(settings, training_range(table[table.part == "train"], settings))
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
     recorded = record_settings(settings, hardware, data, "\n".join(table.relative))
+    recorded["processes"] = processes.count  # each takes batch statistics of its own share on the CPU
     notes = _compare_settings(settings.out / "settings.json", recorded) if settings.resume else []
     shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE}
     origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
-    if not settings.resume:
+    if processes.first and not settings.resume:
         write_json(settings.out / "settings.json", recorded)
         unit = ["relative"] if settings.split == "slice" and settings.split_file is None else []
         split = table[["patient", *unit, "part"]].drop_duplicates()
@@ -60,7 +84,7 @@ def prepare_run(settings: TrainSettings) -> Prepared:
             settings.out / "split.csv",
             split.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape"),
         )
-    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware)
+    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes)
 
 
 def _compare_settings(path: Path, recorded: dict[str, Any]) -> list[str]:
@@ -72,7 +96,13 @@ def _compare_settings(path: Path, recorded: dict[str, Any]) -> list[str]:
     now = json.loads(json.dumps(recorded))
     pairs = [(name, before.get(name), now[name]) for name in ("data", "order", "precision", "device")]
     old, new = before.get("settings", {}), now["settings"]
-    pairs += [(name, old.get(name), new[name]) for name in new if name not in FREE_ON_RESUME]
+    # a setting that a run does not name is younger than that run, which did what is now the default
+    pairs += [
+        (name, old.get(name, getattr(TrainSettings, name, None)), new[name])
+        for name in new
+        if name not in FREE_ON_RESUME
+    ]
+    pairs.append(("processes", before.get("processes", 1), now["processes"]))
     changed = [f"{name}: {was} then, {is_now} now" for name, was, is_now in pairs if was != is_now]
     if changed:
         raise UsageError(
