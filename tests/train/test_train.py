@@ -50,7 +50,7 @@ def test_a_run_leaves_everything_that_was_promised(data: Path, tmp_path: Path, c
     names = {p.name for p in run.iterdir()}
     assert names == {
         "best.safetensors", "last.safetensors", "metrics.csv", "settings.json", "split.csv", "curves.png",
-        "report.md", "patients.csv",
+        "report.md", "patients.csv", "cache",
     }  # fmt: skip
     metrics = rows(run / "metrics.csv")
     assert [r["epoch"] for r in metrics] == ["1", "2", "3"]

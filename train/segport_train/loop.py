@@ -68,7 +68,9 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     """
     out, hardware, contract = settings.out, prepared.hardware, prepared.contract
     data = {
-        part: SliceDataset(rows, contract, seed=settings.seed, augmented=settings.augment and part == "train")
+        part: SliceDataset(
+            rows, contract, prepared.cache, seed=settings.seed, augmented=settings.augment and part == "train"
+        )
         for part, rows in prepared.table.groupby("part")
     }
     torch.manual_seed(settings.seed)
@@ -92,7 +94,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
 
     for epoch in range(done + 1, settings.epochs + 1):
         parts = divide(epoch_order(data["train"].table, settings.seed, epoch), settings.batch_size)
-        loaded = batches(data["train"], epoch, parts, settings.workers)
+        loaded = batches(data["train"], epoch, parts, settings.workers, pinned=hardware.device.type == "cuda")
         torch.manual_seed(settings.seed * 1_000_003 + epoch)  # dropout
         step_loss = _train_epoch(network, loaded, len(parts), optimizer, scaler, hardware, settings, epoch=epoch)
         last_epoch = epoch == settings.epochs
