@@ -43,6 +43,10 @@ class CachedSlice:
     height: int
     width: int
 
+    def is_sound(self) -> bool:
+        """Return whether the record is what was written; reads all of it."""
+        return hashlib.sha256(self.record.data).hexdigest() == self.sha256
+
     @property
     def pixels(self) -> NDArray[np.uint8]:
         """The prepared slice, uint8 [size, size, 3] RGB."""
@@ -90,7 +94,7 @@ class SliceCache:
         key = self._key(content, window)
         found = self._known.get(key)
         if found is not None and key not in self._checked:
-            if hashlib.sha256(found.record.data).hexdigest() != found.sha256:
+            if not found.is_sound():
                 del self._known[key]
                 return None
             self._checked.add(key)
@@ -169,7 +173,8 @@ class SliceCache:
         except OSError as error:
             raise self._refused(error) from error
         path = self._folder / (hashlib.sha256(index).hexdigest()[:32] + ENDING)
-        if not _open_records(path, self._size):  # another process may have written the same
+        there = _open_records(path, self._size).values()
+        if not there or not all(found.is_sound() for found in there):  # else another process wrote the same
             rename(Path(file.name), path, of_slice=False)
         self._known |= _open_records(path, self._size)
 
