@@ -65,7 +65,7 @@ def _change_intensity(pixels: Prepared, rng: np.random.Generator) -> Prepared:
     brightness = rng.uniform(*BRIGHTNESS) * rng.uniform(0.95, 1.05, 3)
     ramp = np.linspace(0, 1, 256)[:, np.newaxis]
     tables = np.clip(255 * brightness * ramp**gamma, 0, 255).round().astype(np.uint8)
-    changed = np.stack([tables[pixels[..., c], c] for c in range(3)], axis=-1)
+    changed = np.asarray(cv2.LUT(pixels, tables[:, np.newaxis]), np.uint8)
     if rng.random() < BLUR_CHANCE:
         changed = np.asarray(cv2.GaussianBlur(changed, (0, 0), rng.uniform(0.3, BLUR)), np.uint8)
     if rng.random() < NOISE_CHANCE:

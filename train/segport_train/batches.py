@@ -28,22 +28,29 @@ def epoch_order(table: pd.DataFrame, seed: int, epoch: int) -> NDArray[np.int64]
     return rng.permutation(np.concatenate([with_tumour, drawn]))
 
 
-def batches(data: SliceDataset, epoch: int, rows: list[NDArray[np.int64]], workers: int) -> Iterator[Batch]:
+def batches(
+    data: SliceDataset, epoch: int, rows: list[NDArray[np.int64]], workers: int, *, pinned: bool = False
+) -> Iterator[Batch]:
     """Yield (pixels uint8 [N, S, S, 3], masks uint8 [N, S, S]) for each list of rows, augmented as `data` does.
 
     `workers` threads prepare batches ahead of the training thread (OpenCV and NumPy release the interpreter's lock);
     0 prepares each in the thread that asks. An item depends on (seed, epoch, row) alone, so workers change no number.
+    `pinned`: in page-locked memory, from which copies to CUDA go on beside the computation.
     """
 
     def load(part: NDArray[np.int64]) -> Batch:
         items = [data[epoch, int(row)] for row in part]
-        return torch.stack([pixels for pixels, _ in items]), torch.stack([masks for _, masks in items])
+        pixels, masks = (torch.stack(tensors) for tensors in zip(*items, strict=True))
+        return (pixels.pin_memory(), masks.pin_memory()) if pinned else (pixels, masks)
 
     if workers == 0:
         yield from map(load, rows)
         return
-    with ThreadPoolExecutor(workers, "batch") as pool:
+    pool = ThreadPoolExecutor(workers, "batch")
+    try:
         yield from ordered_map(pool, load, rows, workers * AHEAD)
+    finally:  # also where the epoch ends early: what is under way ends, what waits is not begun
+        pool.shutdown(cancel_futures=True)
 
 
 def divide(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

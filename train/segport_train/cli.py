@@ -60,6 +60,9 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option(
     "--site-pattern", default=TrainSettings.site_pattern, help="Its first group in a patient's name: the site."
 )
+@click.option(
+    "--sites", type=click.Path(path_type=Path), help="CSV with columns patient,site; goes before the pattern."
+)
 @click.option("--split-file", type=click.Path(path_type=Path), help="CSV with columns patient,part (train, val, test).")
 @click.option("--tumour-only", is_flag=True, help="Train and score on slices with tumour alone.")
 @click.option("--augment/--no-augment", default=TrainSettings.augment)
@@ -77,6 +80,7 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option("--device", type=click.Choice(DEVICES), default=TrainSettings.device)
 @click.option("--precision", type=click.Choice(PRECISIONS), default=TrainSettings.precision)
 @click.option("--workers", default=TrainSettings.workers, help="Threads that prepare batches; they change no number.")
+@click.option("--cache", type=FOLDER, show_default="OUT/cache", help="Folder of prepared slices; runs may share one.")
 @click.option("--evaluate-train-every", default=TrainSettings.evaluate_train_every, help="Epochs; the last is always.")
 @click.option("--save-every", default=TrainSettings.save_every, help="Minutes between checkpoints in an epoch.")
 @click.option("--tensorboard", is_flag=True, help="Also write metrics.csv's figures as event files, to events/.")

@@ -1,5 +1,6 @@
 """Prepared slices and masks for training: every item is a function of (seed, epoch, slice), never of a worker."""
 
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 
 import numpy as np
@@ -8,34 +9,51 @@ import torch
 from numpy.typing import NDArray
 
 from segport.contract import ModelContract
-from segport.preprocess import prepare, prepare_mask
+from segport.errors import UsageError
+from segport.preprocess import Window
 from segport.reading import read_slice, read_truth
 from segport.sources import Slice, same_patient
 from segport.windows import PatientWindows
 from segport_train.augment import augment
+from segport_train.cache import CachedSlice, SliceCache
+from segport_train.table import content, content_hashes
+
+
+class Rows:
+    """One array of each slice, read from the cache's file when it is asked for: `rows[3]`, or `rows[3, 5]` stacked."""
+
+    def __init__(self, count: int, row: Callable[[int], NDArray[np.uint8]]) -> None:
+        self._count, self._row = count, row
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, key: int | Sequence[int]) -> NDArray[np.uint8]:
+        return self._row(key).copy() if isinstance(key, int) else np.stack([self._row(i) for i in key])
 
 
 class SliceDataset:
-    """Slices of a table, prepared once and held in memory (65 kB a slice at 128 pixels).
+    """Slices of a table, as the cache holds them; what it lacks is read and prepared first.
 
     `pixels`: uint8 [N, size, size, 3] RGB. `masks`: uint8 [N, size, size] of 0 and 1. An item is asked for as
-    (epoch, row) and yields the pair as tensors, changed at random if `augmented`.
+    (epoch, row) and yields the pair as tensors, changed at random if `augmented`. Raises `UsageError` where a file is
+    no longer what the table says.
     """
 
-    def __init__(self, table: pd.DataFrame, contract: ModelContract, *, seed: int, augmented: bool) -> None:
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        contract: ModelContract,
+        cache: SliceCache | None = None,
+        *,
+        seed: int,
+        augmented: bool,
+    ) -> None:
         self.table = table.reset_index(drop=True)
         self.seed, self.augmented = seed, augmented
-        size, rows = contract.input.size, len(self.table)
-        self.pixels = np.zeros((rows, size, size, 3), np.uint8)
-        self.masks = np.zeros((rows, size, size), np.uint8)
-        self._truth: list[NDArray[np.uint8]] = []
-        windows = PatientWindows(same_patient(table_slices(self.table)), contract)
-        for i, item in enumerate(table_slices(self.table)):
-            pixels = read_slice(item.path)
-            truth = read_truth(item, pixels.shape)
-            self.pixels[i] = prepare(pixels, contract, windows.window_of(item, pixels))
-            self.masks[i] = prepare_mask(truth, contract)
-            self._truth.append(np.packbits(truth))
+        self._slices = _cached_slices(self.table, contract, cache or SliceCache(None, contract.input.size))
+        self.pixels = Rows(len(self.table), lambda row: self._slices[row].pixels)
+        self.masks = Rows(len(self.table), lambda row: self._slices[row].mask)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -49,8 +67,7 @@ class SliceDataset:
 
     def truth(self, row: int) -> NDArray[np.uint8]:
         """Return the mask of a row at the slice's own size, uint8 [H, W] of 0 and 1."""
-        height, width = int(self.table.height[row]), int(self.table.width[row])
-        return np.unpackbits(self._truth[row], count=height * width).reshape(height, width)
+        return self._slices[row].truth
 
 
 def table_slices(table: pd.DataFrame) -> list[Slice]:
@@ -61,3 +78,22 @@ def table_slices(table: pd.DataFrame) -> list[Slice]:
             table["path"], table["relative"], table["patient"], table["mask"], strict=True
         )
     ]
+
+
+def _cached_slices(table: pd.DataFrame, contract: ModelContract, cache: SliceCache) -> list[CachedSlice]:
+    """Return the rows' slices; those that are not uint8 are read once more, for their patient's window."""
+    slices = table_slices(table)
+    windows = PatientWindows(same_patient(slices), contract)
+    wanted: list[tuple[str, Window | None]] = []
+    with cache.filling():
+        for item, row in zip(slices, table.to_dict("records"), strict=True):
+            window = None
+            if cache.find(content(row)) is None:
+                pixels = read_slice(item.path)
+                truth = read_truth(item, pixels.shape)
+                if not content_hashes(pixels, truth).items() <= row.items():
+                    raise UsageError(f"{item.path}: has changed since the run began to read; remedy: start it again")
+                window = windows.window_of(item, pixels)
+                cache.add(content(row), pixels, truth, window)
+            wanted.append((content(row), window))
+    return [cache[key] for key in wanted]

@@ -120,7 +120,7 @@ def evaluate(
     for start in range(0, len(data), batch_size)[share]:
         rows = range(start, min(start + batch_size, len(data)))
         logits = infer(network, data, rows, hardware)
-        masks = torch.from_numpy(data.masks[list(rows)]).to(hardware.device)
+        masks = torch.from_numpy(data.masks[rows]).to(hardware.device)
         total += float(segmentation_loss(logits, masks, loss)) * len(rows)
         for row, one in zip(rows, logits[:, 0].cpu().numpy(), strict=True):
             truth = data.truth(row)
@@ -137,7 +137,7 @@ def evaluate(
 def infer(network: SegmentationNetwork, data: SliceDataset, rows: Sequence[int], hardware: Hardware) -> torch.Tensor:
     """Return the logits of slices as one batch, float32 [N, 1, size, size], from the network in evaluation mode."""
     network.eval()
-    pixels = torch.from_numpy(data.pixels[list(rows)]).to(hardware.device)
+    pixels = torch.from_numpy(data.pixels[rows]).to(hardware.device)
     with torch.inference_mode(), hardware.autocast():
         return cast(torch.Tensor, network(pixels)).float()
 

@@ -34,7 +34,11 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     out, hardware, processes = settings.out, prepared.hardware, prepared.processes
     data = {
         str(part): SliceDataset(
-            rows, prepared.contract, seed=settings.seed, augmented=settings.augment and part == "train"
+            rows,
+            prepared.contract,
+            prepared.cache,
+            seed=settings.seed,
+            augmented=settings.augment and part == "train",
         )
         for part, rows in prepared.table.groupby("part")
     }
@@ -101,8 +105,10 @@ def _train_epoch(
     parts = divide(epoch_order(data.table, settings.seed, epoch), settings.batch_size)
     shares = [processes.share(rows) for rows in parts[progress.step :]]
     loss = torch.tensor(progress.loss, dtype=torch.float64, device=trainer.hardware.device)
+    pinned = trainer.hardware.device.type == "cuda"
+    loaded = batches(data, epoch, shares, settings.workers, pinned=pinned)
     trainer.start_epoch()
-    for step, batch in enumerate(batches(data, epoch, shares, settings.workers), progress.step):
+    for step, batch in enumerate(loaded, progress.step):
         loss += trainer.step(batch, epoch, step, len(parts))
         if clock.due and processes.first:
             trainer.check(epoch)

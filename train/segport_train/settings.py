@@ -25,10 +25,12 @@ SITE_PATTERN = r"^[^_]+_([^_]+)_"  # TCGA_HT_0000_19990101 is of the site HT
 
 # What may differ between a run and its --resume: these decide no number, or what they decide is compared itself
 # (the slices' contents, their order and their parts).
-FREE_ON_RESUME = frozenset({"resume", "workers", "out", "data", "masks", "split_file", "save_every", "tensorboard"})
+FREE_ON_RESUME = frozenset(
+    {"resume", "workers", "out", "data", "masks", "split_file", "sites", "cache", "save_every", "tensorboard"}
+)
 # What stays out of the contract, which travels with the model: paths, and patterns that may spell names.
 PRIVATE = frozenset(
-    {"data", "out", "masks", "split_file", "patient_pattern", "site_pattern", "init"}
+    {"data", "out", "masks", "split_file", "sites", "cache", "patient_pattern", "site_pattern", "init"}
     | {"resume", "workers", "save_every", "tensorboard"}
 )
 
@@ -41,8 +43,9 @@ class TrainSettings:
     `save_every`: minutes between checkpoints within an epoch.
     `lr`: None takes 1e-4 for adam (constant, the published method) and 1e-3 for adamw (100 steps of warm-up,
     then cosine to zero). `fold`: (k, n), the k-th of n groups of patients is the test part. `holdout`: the sites that
-    are, with `split` "site"; the first group of `site_pattern` in a patient's name is the site. `init`: "none" or a
-    checkpoint of this project. Raises `UsageError`.
+    are, with `split` "site"; the first group of `site_pattern` in a patient's name is the site, or the CSV `sites`
+    names it. `cache`: the folder of prepared slices; None is "cache" in `out`. `init`: "none" or a checkpoint of this
+    project. Raises `UsageError`.
     """
 
     data: Path
@@ -61,6 +64,7 @@ class TrainSettings:
     fold: tuple[int, int] | None = None
     holdout: tuple[str, ...] = ()
     site_pattern: str = SITE_PATTERN
+    sites: Path | None = None
     split_file: Path | None = None
     tumour_only: bool = False
     augment: bool = True
@@ -73,6 +77,7 @@ class TrainSettings:
     device: Device = "auto"
     precision: Precision = "auto"
     workers: int = 1
+    cache: Path | None = None
     evaluate_train_every: int = 1
     save_every: float = 10.0  # one takes about a second
     tensorboard: bool = False

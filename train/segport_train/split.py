@@ -1,15 +1,14 @@
 """The split into parts: who is trained on, who chooses the epoch, and who is kept apart."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
 from segport.errors import UsageError
+from segport_train.patients import look_up
 from segport_train.settings import TrainSettings
 
 PARTS = ("train", "val", "test")
+FEW = 5  # patients below which one of them moves a part's mean by more than differences between models usually are
 
 
 def assign_parts(table: pd.DataFrame, settings: TrainSettings) -> pd.Series:
@@ -17,17 +16,17 @@ def assign_parts(table: pd.DataFrame, settings: TrainSettings) -> pd.Series:
 
     By patient; with `fold` k/n the k-th of n equal groups of patients is "test", so that over n runs every patient is
     kept apart once; with `split` "site" the patients of the `holdout` sites are; with "slice" neighbouring slices are
-    divided, which leaks; a split file decides all by itself. Raises `UsageError` when the split file or the site
-    pattern names no part for a patient, when nothing is left to train on, or when the same tumour slice lies in two
-    parts.
+    divided, which leaks; a split file decides all by itself. From three patients on, a part that is asked for has at
+    least one. Raises `UsageError` when the split file names no part for a patient, when
+    a patient's site is not known, when nothing is left to train on, or when pixel-identical slices lie in two parts.
     """
     if settings.split_file is not None:
-        parts = _parts_from_file(table, settings.split_file)
+        parts = look_up(table.patient, "--split-file", settings.split_file, "part", PARTS)
     else:
         units = table.relative if settings.split == "slice" else table.patient
         names = np.array(sorted(units.unique()))
         np.random.default_rng(settings.seed).shuffle(names)
-        test = _kept_apart(names, settings)
+        test = _kept_apart(table, names, settings)
         rest = [name for name in names if name not in test]
         validation = rest[: _share(len(names), settings.validation)]
         assigned = dict.fromkeys(validation, "val") | dict.fromkeys(test, "test")
@@ -38,10 +37,26 @@ def assign_parts(table: pd.DataFrame, settings: TrainSettings) -> pd.Series:
     return parts
 
 
-def _kept_apart(names: np.ndarray, settings: TrainSettings) -> set[str]:
+def describe_parts(table: pd.DataFrame) -> list[str]:
+    """Return what the user should know of the parts: which are missing, and which are too small to say much."""
+    counts = table.groupby("part").patient.nunique().to_dict()
+    notes = [
+        f"the {part} part has {counts[part]} {'patient' if counts[part] == 1 else 'patients'}: its scores say little of"
+        " other patients"
+        for part in ("val", "test")
+        if counts.get(part, FEW) < FEW
+    ]
+    if "val" not in counts:
+        notes.append("there is no val part: best.safetensors will be the last epoch, chosen by nothing")
+    if "test" not in counts:
+        notes.append("there is no test part: no score will come from patients that nothing was chosen on")
+    return notes
+
+
+def _kept_apart(table: pd.DataFrame, names: np.ndarray, settings: TrainSettings) -> set[str]:
     """Return which of the shuffled `names` are the test part."""
     if settings.split == "site":
-        return _patients_of_sites(names, settings)
+        return _patients_of_sites(table, settings)
     if settings.fold is not None:
         number, folds = settings.fold
         if folds > len(names):
@@ -51,55 +66,34 @@ def _kept_apart(names: np.ndarray, settings: TrainSettings) -> set[str]:
     return set(names[validation : validation + _share(len(names), settings.test)])
 
 
-def _patients_of_sites(names: np.ndarray, settings: TrainSettings) -> set[str]:
-    sites = {name: _site(name, settings.site_pattern) for name in names}
-    unknown = sorted(set(settings.holdout) - set(sites.values()))
-    if unknown:
-        found = ", ".join(sorted(set(sites.values())))
-        raise UsageError(f"--holdout {unknown[0]}: no patient is of that site; found {found}")
-    return {name for name, site in sites.items() if site in settings.holdout}
-
-
-def _site(patient: str, pattern: str) -> str:
-    found = re.search(pattern, patient)
-    if found is None:
+def _patients_of_sites(table: pd.DataFrame, settings: TrainSettings) -> set[str]:
+    homeless = table.patient[table.site == ""]
+    if len(homeless):
         raise UsageError(
-            f"--site-pattern {pattern}: does not match the patient {patient}; its first group names the site"
+            f"--site-pattern {settings.site_pattern}: does not match the patient {homeless.iloc[0]}; its first group"
+            " names the site; remedy: a pattern that matches, or --sites CSV"
         )
-    return str(found[1])
+    unknown = sorted(set(settings.holdout) - set(table.site))
+    if unknown:
+        found = ", ".join(sorted(set(table.site)))
+        raise UsageError(f"--holdout {unknown[0]}: no patient is of that site; found {found}")
+    return set(table.patient[table.site.isin(settings.holdout)])
 
 
 def _refuse_twins(table: pd.DataFrame, parts: pd.Series) -> None:
-    """Raise when the same tumour slice lies in two parts: one patient under two names would leak."""
-    tumour = table[table.tumour_pixels > 0]
-    spread = parts[tumour.index].groupby(tumour.sha256).nunique()
-    twins = tumour[tumour.sha256.isin(spread.index[spread > 1])].sort_values("sha256")
+    """Raise when the same pixels lie in two parts, whatever their masks: one patient under two names would leak.
+
+    Constant slices are exempt: they show nothing of a patient, and every volume may have some.
+    """
+    shown = table[~table.constant]
+    spread = parts[shown.index].groupby(shown.pixels_sha256).nunique()
+    twins = shown[shown.pixels_sha256.isin(spread.index[spread > 1])].sort_values("pixels_sha256", kind="stable")
     if len(twins):
         first, second = twins.relative.iloc[0], twins.relative.iloc[1]
         raise UsageError(
-            f"{len(twins)} slices lie in two parts under different names, such as {first} and {second};"
-            " remedy: remove the copies, or give a --split-file that keeps them in one part"
+            f"{len(twins)} slices with the same pixels lie in two parts, such as {first} and {second};"
+            " remedy: remove the copies, or give a --split-file that keeps their patients in one part"
         )
-
-
-def _parts_from_file(table: pd.DataFrame, path: Path) -> pd.Series:
-    try:
-        split = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--split-file {path}: cannot be read ({error})") from error
-    if not {"patient", "part"} <= set(split.columns):
-        raise UsageError(f"--split-file {path}: has columns {list(split.columns)}, expected patient and part")
-    unknown = sorted(set(split.part) - set(PARTS))
-    if unknown:
-        raise UsageError(f"--split-file {path}: names the parts {unknown}, expected {', '.join(PARTS)}")
-    if split.patient.duplicated().any():
-        twice = split.patient[split.patient.duplicated()].iloc[0]
-        raise UsageError(f"--split-file {path}: names the patient {twice} twice")
-    parts = table.patient.map(split.set_index("patient").part)
-    if parts.isna().any():
-        missing = sorted(table.patient[parts.isna()].unique())
-        raise UsageError(f"--split-file {path}: names no part for {len(missing)} patients, such as {missing[0]}")
-    return parts
 
 
 def _share(count: int, share: float) -> int:

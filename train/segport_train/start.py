@@ -13,12 +13,13 @@ from segport.contract import ModelContract
 from segport.errors import OutputError, UsageError
 from segport.outputs import write_bytes, write_json
 from segport.workspace import lock_folder
+from segport_train.cache import SliceCache
 from segport_train.describe import first_contract, record_settings, training_range, versions
 from segport_train.distribution import ALONE, Processes, join_processes
 from segport_train.failures import explain_failures
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
-from segport_train.split import PARTS, assign_parts
+from segport_train.split import PARTS, assign_parts, describe_parts
 from segport_train.table import Problem, build_table, fingerprint
 
 
@@ -26,7 +27,8 @@ from segport_train.table import Problem, build_table, fingerprint
 class Prepared:
     """What a training starts from.
 
-    `problems`: files left out because the settings say so. `notes`: why a resume may not be exact.
+    `problems`: files left out because the settings say so. `notes`: why a resume may not be exact, and which parts say
+    little.
     """
 
     table: pd.DataFrame
@@ -35,6 +37,7 @@ class Prepared:
     contract: ModelContract
     hardware: Hardware
     processes: Processes
+    cache: SliceCache
 
 
 @contextmanager
@@ -67,13 +70,15 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
         for leftover in settings.out.glob(".*.tmp"):  # of a write that was killed
             leftover.unlink()
     hardware = choose_hardware(settings.device, settings.precision)
-    table, problems = build_table(settings)
+    cache = SliceCache(settings.cache or settings.out / "cache", settings.size)
+    table, problems = build_table(settings, cache)
     table["part"] = assign_parts(table, settings)
-    contract = first_contract(settings, training_range(table[table.part == "train"], settings))
+    contract = first_contract(settings, training_range(table[table.part == "train"], cache))
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
     recorded = record_settings(settings, hardware, data, "\n".join(table.relative))
     recorded["processes"] = processes.count  # each takes batch statistics of its own share on the CPU
     notes = _compare_settings(settings.out / "settings.json", recorded) if settings.resume else []
+    notes += describe_parts(table)
     shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE}
     origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
     if processes.first and not settings.resume:
@@ -84,7 +89,7 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
             settings.out / "split.csv",
             split.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape"),
         )
-    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes)
+    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes, cache)
 
 
 def _compare_settings(path: Path, recorded: dict[str, Any]) -> list[str]:

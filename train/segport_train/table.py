@@ -1,16 +1,25 @@
-"""The table of slices (pandas): one row a slice with its mask, patient and size."""
+"""The table of slices (pandas): one row a slice with its mask, patient, site and size."""
 
 import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from segport.errors import SliceError, UsageError
-from segport.preprocess import split_channels
+from segport.preprocess import Pixels, split_channels
 from segport.reading import read_slice, read_truth
+from segport.session import usable_cores
 from segport.sources import Slice, list_slices
+from segport.stages import ordered_map
+from segport_train.cache import SliceCache
+from segport_train.patients import look_up
 from segport_train.settings import TrainSettings
 
 
@@ -22,10 +31,21 @@ class Problem:
     reason: str
 
 
-def build_table(settings: TrainSettings) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read every slice and mask once and return (table, what was left out).
+@dataclass(frozen=True)
+class _Read:
+    """A slice as it was read, and its row."""
 
-    Columns: path, mask, relative (text), patient, number, height, width, tumour_pixels, sha256 (of pixels and mask).
+    row: dict[str, object]
+    pixels: Pixels
+    truth: NDArray[np.uint8]
+
+
+def build_table(settings: TrainSettings, cache: SliceCache | None = None) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read every slice and mask once and return (table, what was left out); fill the cache on the way.
+
+    Columns: path, mask, relative (text), patient, number, height, width, channels, tumour_pixels, sha256 (of pixels
+    and mask), pixels_sha256 (of dtype, shape and pixels), constant (whether all pixels are alike), site (text, empty
+    where neither the pattern nor a CSV names one). Slices that are not uint8 wait for their window: `SliceDataset`.
     Named as problems: a slice without a mask, a mask without a slice, a mask of another size, an unreadable file.
     Raises `UsageError` when nothing is left, or with problems unless `problems` is "leave-out".
     """
@@ -34,12 +54,16 @@ def build_table(settings: TrainSettings) -> tuple[pd.DataFrame, list[Problem]]:
     )
     problems = [Problem(m, "is a mask without a slice, or a second one") for m in listing.lone_masks]
     problems += [Problem(folder, "is a folder that cannot be listed") for folder in listing.unreadable]
+    cache = cache or SliceCache(None, settings.size)
     rows = []
-    for item in listing.slices:
-        try:
-            rows.append(_read_row(item))
-        except SliceError as error:
-            problems.append(Problem(item.path, str(error)))
+    with cache.filling():
+        for result in _read_all(listing.slices):
+            if isinstance(result, Problem):
+                problems.append(result)
+                continue
+            rows.append(result.row)
+            if result.pixels.dtype == np.uint8:
+                cache.add(content(result.row), result.pixels, result.truth)
     if problems and settings.problems == "stop":
         listed = "\n".join(f"  {p.path}: {p.reason}" for p in problems[:20])
         more = f"\n  and {len(problems) - 20} more" if len(problems) > 20 else ""
@@ -50,6 +74,7 @@ def build_table(settings: TrainSettings) -> tuple[pd.DataFrame, list[Problem]]:
     if not rows:
         raise UsageError(f"{settings.data}: found no slice with a mask; expected patient/slice.tif and slice_mask.tif")
     table = pd.DataFrame(rows)
+    table["site"] = _sites(table.patient, settings)
     if settings.tumour_only:
         table = table[table.tumour_pixels > 0].reset_index(drop=True)
     if not table.tumour_pixels.any():
@@ -70,20 +95,51 @@ def fingerprint(table: pd.DataFrame, seed: int) -> dict[str, object]:
     }
 
 
-def _read_row(item: Slice) -> dict[str, object]:
-    pixels = read_slice(item.path)
-    height, width, channels = split_channels(pixels).shape
-    mask = read_truth(item, (height, width))
-    digest = hashlib.sha256(np.ascontiguousarray(pixels).tobytes() + np.packbits(mask).tobytes())
-    return {
+def content(row: Mapping[Any, Any]) -> str:
+    """Return what names a row's pixels and mask in the cache."""
+    return f"{row['pixels_sha256']} {row['sha256']}"
+
+
+def content_hashes(pixels: Pixels, truth: NDArray[np.uint8]) -> dict[str, object]:
+    """Return sha256 and pixels_sha256 of a slice as read and its mask, as the table has them."""
+    both = hashlib.sha256(np.ascontiguousarray(pixels).tobytes())
+    alone = both.copy()
+    alone.update(f"{pixels.dtype.str} {pixels.shape}".encode())
+    both.update(np.packbits(truth).tobytes())
+    return {"sha256": both.hexdigest(), "pixels_sha256": alone.hexdigest()}
+
+
+def _read_all(slices: list[Slice]) -> Iterator[_Read | Problem]:
+    """Yield slices in order, read by a thread a core: decoding and hashing release the interpreter's lock."""
+    workers = usable_cores()
+    with ThreadPoolExecutor(workers, "table") as pool:
+        yield from ordered_map(pool, _read, slices, 2 * workers)
+
+
+def _read(item: Slice) -> _Read | Problem:
+    try:
+        pixels = read_slice(item.path)
+        channels = split_channels(pixels)
+        truth = read_truth(item, channels.shape)
+    except SliceError as error:
+        return Problem(item.path, str(error))
+    row: dict[str, object] = {
         "path": item.path,
         "mask": item.mask,
         "relative": item.relative.as_posix(),
         "patient": item.patient,
         "number": item.number,
-        "height": height,
-        "width": width,
-        "channels": channels,
-        "tumour_pixels": int(mask.sum()),
-        "sha256": digest.hexdigest(),
+        "height": channels.shape[0],
+        "width": channels.shape[1],
+        "channels": channels.shape[2],
+        "tumour_pixels": int(truth.sum()),
+        "constant": channels.tobytes() == channels[0, 0].tobytes() * (channels.shape[0] * channels.shape[1]),
     }
+    return _Read(row | content_hashes(pixels, truth), pixels, truth)
+
+
+def _sites(patients: "pd.Series[str]", settings: TrainSettings) -> "pd.Series[str]":
+    if settings.sites is not None:
+        return look_up(patients, "--sites", settings.sites, "site")
+    found = (re.search(settings.site_pattern, patient) for patient in patients)
+    return pd.Series([match[1] or "" if match else "" for match in found], patients.index, dtype=object)
