@@ -12,6 +12,7 @@ import torch
 from segport.contract import ModelContract
 from segport.errors import SegportError, UsageError
 from segport.outputs import write_csv
+from segport_train.adopt import load_start
 from segport_train.batches import Batch, batches, divide, epoch_order
 from segport_train.checkpoint import (
     load_checkpoint,
@@ -22,7 +23,6 @@ from segport_train.checkpoint import (
 )
 from segport_train.dataset import SliceDataset
 from segport_train.hardware import Hardware
-from segport_train.init import initialise
 from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
 from segport_train.metrics import Evaluation, evaluate
 from segport_train.model import SegmentationNetwork, weights_sha256
@@ -33,6 +33,7 @@ from segport_train.settings import TrainSettings
 from segport_train.split import PARTS
 from segport_train.start import Prepared
 
+MEASURED = 8  # batches on which the normalisation of a model's convolutions is measured
 GRADIENT_NORM = 5.0  # gradients are clipped above, against rare spikes of a from-scratch start
 
 
@@ -75,7 +76,9 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     torch.backends.cudnn.benchmark = True  # shapes never change
     network = SegmentationNetwork(contract, output_stride=settings.output_stride, auxiliary=True)
     if not settings.resume:
-        initialise(network, settings)
+        first = divide(epoch_order(data["train"].table, settings.seed, 0), settings.batch_size)[:MEASURED]
+        slices = (pixels for pixels, _ in batches(data["train"], 0, first, settings.workers))
+        load_start(prepared.init, network).put_into(network, slices)
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
     optimizer = make_optimizer(network, settings)
     scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scales_gradients)

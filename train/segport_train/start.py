@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from segport.contract import ModelContract
 from segport.errors import OutputError, UsageError
 from segport.outputs import write_bytes, write_json
+from segport_train.adopt import load_start
 from segport_train.describe import first_contract, record_settings, training_range, versions
 from segport_train.hardware import Hardware, choose_hardware
+from segport_train.init import Init, contract_of_checkpoint, find_init
+from segport_train.model import SegmentationNetwork
 from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
 from segport_train.split import PARTS, assign_parts
 from segport_train.table import Problem, build_table, fingerprint
@@ -21,7 +25,8 @@ from segport_train.table import Problem, build_table, fingerprint
 class Prepared:
     """What a training starts from.
 
-    `problems`: files left out because the settings say so. `notes`: why a resume may not be exact.
+    `problems`: files left out because the settings say so. `notes`: why a resume may not be exact, or what was taken
+    of the weights that `init` names.
     """
 
     table: pd.DataFrame
@@ -29,6 +34,7 @@ class Prepared:
     notes: list[str]
     contract: ModelContract
     hardware: Hardware
+    init: Init
 
 
 def prepare_run(settings: TrainSettings) -> Prepared:
@@ -44,13 +50,15 @@ def prepare_run(settings: TrainSettings) -> Prepared:
     for leftover in settings.out.glob(".*.tmp"):  # of a write that was killed
         leftover.unlink()
     hardware = choose_hardware(settings.device, settings.precision)
+    init = _find_start(settings)
     table, problems = build_table(settings)
     table["part"] = assign_parts(table, settings)
-    contract = first_contract(settings, training_range(table[table.part == "train"], settings))
+    contract = first_contract(settings, training_range(table[table.part == "train"], settings), init)
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
     recorded = record_settings(settings, hardware, data, "\n".join(table.relative))
-    notes = _compare_settings(settings.out / "settings.json", recorded) if settings.resume else []
-    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE}
+    before = settings.out / "settings.json"
+    notes = _compare_settings(before, recorded) if settings.resume else _explain(init, contract)
+    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE} | init.described()
     origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
     if not settings.resume:
         write_json(settings.out / "settings.json", recorded)
@@ -60,7 +68,25 @@ def prepare_run(settings: TrainSettings) -> Prepared:
             settings.out / "split.csv",
             split.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape"),
         )
-    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware)
+    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, init)
+
+
+def _find_start(settings: TrainSettings) -> Init:
+    """Return what the weights come from: the run's own last checkpoint, or what the settings name."""
+    if not settings.resume:
+        return find_init(settings.init)
+    last = settings.out / "last.safetensors"
+    return Init("resume", "none", last, contract_of_checkpoint(last))
+
+
+def _explain(init: Init, contract: ModelContract) -> list[str]:
+    """Return what is taken of the weights that a run starts from; raises `ModelError` where they do not fit."""
+    if init.kind == "none":
+        return []
+    size, stride = contract.input.size, contract.origin.output_stride
+    with torch.device("meta"):  # names and shapes alone
+        network = SegmentationNetwork(contract, output_stride=stride, auxiliary=True)
+    return [load_start(init, network).note, *init.differences(size, stride)]
 
 
 def _compare_settings(path: Path, recorded: dict[str, Any]) -> list[str]:
