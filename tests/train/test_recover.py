@@ -1,23 +1,32 @@
-"""Weights recovered from model files: the same masks, in evaluation and in training, from every form of export."""
+"""Weights recovered out of model files: the same masks, in evaluation and in training, for every form of export."""
 
+from copy import deepcopy
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 import torch
 from onnx import numpy_helper
 from torch import nn
 
+from helpers import TINY
 from narrow import narrow_network, traced
+from segport.errors import ModelError
 from segport.golden import golden_slices
+from segport.modelfile import read_contract
 from segport.preprocess import prepare, stack
+from segport.segmenter import default_model
 from segport_export.half import to_half
 from segport_export.quantize import quantize
 from segport_export.rewrite import FLOAT_REWRITES, INT8_REWRITES, rewrite
+from segport_train.graphfile import read_graph
 from segport_train.model import SegmentationNetwork
 from segport_train.recover import recover_convolutions
 from segport_train.unfold import unfold
+from tampering import negate_one_convolution
 
 
 def golden(size: int = 64) -> np.ndarray:
@@ -81,7 +90,7 @@ def test_every_form_of_export_gives_its_masks_back(tmp_path: Path, precision: st
     size, stride = options.get("size", 64), options.get("stride", 8)
     found, expected = evaluated(recovered(path, size, stride), golden(size)), run(path, golden(size))
     assert np.abs(found - expected).max() < largest
-    assert dice(found, expected) > 0.98
+    assert dice(found, expected) > (0.93 if precision == "int8" else 0.99)
 
 
 def test_in_training_mode_the_logits_are_the_same_on_the_slices_that_were_measured(tmp_path: Path) -> None:
@@ -109,7 +118,7 @@ def test_a_channel_that_is_constant_stays_what_it_was(tmp_path: Path) -> None:
     network = deepcopy(narrow_network()[0])
     unfold(network, folded, [torch.from_numpy(golden())])
     seen: list[torch.Tensor] = []
-    cast(Any, network.net.backbone).layer1[0].bn1.register_forward_hook(lambda *call: seen.append(call[2]))
+    cast(Any, network.net.backbone).layer1[0].bn1.register_forward_hook(lambda *call: seen.append(call[2].clone()))
     for mode in (True, False):
         with torch.no_grad():
             network.train(mode)(torch.from_numpy(golden()))
@@ -147,7 +156,7 @@ def test_a_graph_of_another_architecture_is_refused(tmp_path: Path) -> None:
     path = export(tmp_path, "fp32")
     with torch.device("meta"):
         full = SegmentationNetwork(narrow_network()[1], output_stride=8, auxiliary=False)
-    with pytest.raises(ModelError, match="in the place of net.backbone.conv1, \\[64, 3, 7, 7\\]"):
+    with pytest.raises(ModelError, match=r"in the place of net.backbone.conv1, \[64, 3, 7, 7\]"):
         recover_convolutions(path, 8, full)
     shallow = deepcopy(narrow_network()[0])
     del cast(Any, shallow.net.backbone).layer3[5]
