@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segport_train.start import Prepared
 
 MISSING = "seg-train needs the train extra ({name} is missing); remedy: pip install 'segport[train]'"
+INIT = "none, default (the embedded model), imagenet (downloads), or a file of weights: checkpoint, .onnx, .pth."
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -39,8 +40,8 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.argument("data", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Run folder: checkpoints, metrics.csv, split.csv, report.md.")
-@click.option("--size", default=TrainSettings.size, help="Side of the network's input in pixels.")
-@click.option("--output-stride", type=click.Choice(["8", "16"]), default=str(TrainSettings.output_stride))
+@click.option("--size", type=int, show_default="128, or as the model that --init names", help="Pixels a side.")
+@click.option("--output-stride", type=click.Choice(["8", "16"]), show_default="8, or as that model")
 @click.option("--epochs", default=TrainSettings.epochs)
 @click.option("--batch-size", default=TrainSettings.batch_size, help="Slices of a step, over all processes.")
 @click.option("--lr", type=float, default=None, show_default="1e-4 for adam, 1e-3 for adamw")
@@ -70,7 +71,7 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option("--patient-pattern", help="Regular expression whose first group in the path names the patient.")
 @click.option("--problems", type=click.Choice(PROBLEMS), default=TrainSettings.problems, help="What unusable files do.")
 @click.option("--seed", default=TrainSettings.seed)
-@click.option("--init", default=TrainSettings.init, help="none, or a checkpoint of seg-train to start from.")
+@click.option("--init", default=TrainSettings.init, help=INIT)
 @click.option(
     "--batch-norm",
     type=click.Choice(BATCH_NORMS),
@@ -88,13 +89,16 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.version_option(__version__, prog_name="seg-train")
 def command(**options: Any) -> int:
     """Train a DeepLabV3-ResNet50 on DATA: patient/slice.tif with patient/slice_mask.tif beside it."""
-    settings = TrainSettings(**options | {"output_stride": int(options["output_stride"])})
+    if options["output_stride"] is not None:
+        options["output_stride"] = int(options["output_stride"])
     try:
+        from segport_train.init import follow_model
         from segport_train.loop import train
         from segport_train.start import open_run
     except ModuleNotFoundError as error:
         raise UsageError(MISSING.format(name=error.name)) from error
 
+    settings = TrainSettings(**follow_model(options))
     with open_run(settings) as prepared:
         if not prepared.processes.first:
             deque(train(settings, prepared), 0)  # the first process speaks for all
@@ -112,7 +116,7 @@ def _describe(settings: TrainSettings, prepared: "Prepared") -> None:
     if settings.split == "slice" and settings.split_file is None:
         _say("warning: neighbouring slices are cuts of the same brain; a slice split leaks and flatters every score")
     for note in prepared.notes:
-        _say(f"warning: {note}")
+        _say(f"note: {note}")
     for problem in prepared.problems:
         _say(f"left out: {problem.path}: {problem.reason}")
     counts = prepared.table.groupby("part").agg(patients=("patient", "nunique"), slices=("path", "size"))

@@ -21,6 +21,7 @@ from segport.windows import PatientWindows
 from segport_train.cache import SliceCache, count_greys
 from segport_train.dataset import table_slices
 from segport_train.hardware import Hardware
+from segport_train.init import Init
 from segport_train.settings import TrainSettings
 from segport_train.table import content
 
@@ -31,12 +32,15 @@ def versions() -> dict[str, str]:
     return {"segport": __version__, "python": platform.python_version(), **named}
 
 
-def first_contract(settings: TrainSettings, ranges: TrainingRange) -> ModelContract:
-    """Return the contract of a run before its first step; grey levels are the training patients' medians."""
+def first_contract(settings: TrainSettings, ranges: TrainingRange, init: Init) -> ModelContract:
+    """Return the contract of a run before its first step; grey levels are the training patients' medians.
+
+    Normalisation is that of the weights it starts from.
+    """
     low, _, high, _ = np.mean(ranges.intensity, axis=0)
     levels = (round(float(low)), max(round(float(high)), round(float(low)) + 1))
     return ModelContract(
-        input=Input(settings.size, levels=(float(levels[0]), float(levels[1]))),
+        input=init.adapt(Input(settings.size, levels=(float(levels[0]), float(levels[1])))),
         training_range=ranges,
         origin=Origin(output_stride=settings.output_stride),
     )

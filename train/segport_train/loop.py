@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 import torch
 
 from segport.contract import ModelContract
+from segport_train.adopt import load_start
 from segport_train.batches import batches, divide, epoch_order
 from segport_train.checkpoint import load_network, save_checkpoint
 from segport_train.dataset import SliceDataset
 from segport_train.epochs import EpochReport, read_metrics, report_epoch, write_metrics
 from segport_train.evaluation import Evaluation
 from segport_train.events import write_events
-from segport_train.init import initialise
 from segport_train.model import SegmentationNetwork
 from segport_train.optimizer import learning_rate
 from segport_train.plots import draw_curves
@@ -22,6 +22,8 @@ from segport_train.settings import TrainSettings
 from segport_train.split import PARTS
 from segport_train.start import Prepared
 from segport_train.trainer import Trainer
+
+MEASURED = 8  # batches on which the normalisation of a model's convolutions is measured
 
 
 def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
@@ -48,7 +50,9 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     torch.backends.cudnn.benchmark = True  # shapes never change
     network = SegmentationNetwork(prepared.contract, output_stride=settings.output_stride, auxiliary=True)
     if not settings.resume:
-        initialise(network, settings)
+        first = divide(epoch_order(data["train"].table, settings.seed, 0), settings.batch_size)[:MEASURED]
+        slices = (pixels for pixels, _ in batches(data["train"], 0, first, settings.workers))
+        load_start(prepared.init, network).put_into(network, slices)
     trainer = Trainer(network, settings, hardware, processes)
     progress, reports = Progress(), []
     if settings.resume:

@@ -8,16 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from segport.contract import ModelContract
 from segport.errors import OutputError, UsageError
 from segport.outputs import write_bytes, write_json
 from segport.workspace import lock_folder
+from segport_train.adopt import load_start
 from segport_train.cache import SliceCache
 from segport_train.describe import first_contract, record_settings, training_range, versions
 from segport_train.distribution import ALONE, Processes, join_processes
 from segport_train.failures import explain_failures
 from segport_train.hardware import Hardware, choose_hardware
+from segport_train.init import Init, contract_of_checkpoint, find_init
+from segport_train.model import SegmentationNetwork
 from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
 from segport_train.split import PARTS, assign_parts, describe_parts
 from segport_train.table import Problem, build_table, fingerprint
@@ -27,8 +31,8 @@ from segport_train.table import Problem, build_table, fingerprint
 class Prepared:
     """What a training starts from.
 
-    `problems`: files left out because the settings say so. `notes`: why a resume may not be exact, and which parts say
-    little.
+    `problems`: files left out because the settings say so. `notes`: why a resume may not be exact, what was taken of
+    the weights that `init` names, and which parts say little.
     """
 
     table: pd.DataFrame
@@ -38,6 +42,7 @@ class Prepared:
     hardware: Hardware
     processes: Processes
     cache: SliceCache
+    init: Init
 
 
 @contextmanager
@@ -70,16 +75,18 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
         for leftover in settings.out.glob(".*.tmp"):  # of a write that was killed
             leftover.unlink()
     hardware = choose_hardware(settings.device, settings.precision)
+    init = _find_start(settings)
     cache = SliceCache(settings.cache or settings.out / "cache", settings.size)
     table, problems = build_table(settings, cache)
     table["part"] = assign_parts(table, settings)
-    contract = first_contract(settings, training_range(table[table.part == "train"], cache))
+    contract = first_contract(settings, training_range(table[table.part == "train"], cache), init)
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
     recorded = record_settings(settings, hardware, data, "\n".join(table.relative))
     recorded["processes"] = processes.count  # each takes batch statistics of its own share on the CPU
-    notes = _compare_settings(settings.out / "settings.json", recorded) if settings.resume else []
+    before = settings.out / "settings.json"
+    notes = _compare_settings(before, recorded) if settings.resume else _explain(init, contract)
     notes += describe_parts(table)
-    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE}
+    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE} | init.described()
     origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
     if processes.first and not settings.resume:
         write_json(settings.out / "settings.json", recorded)
@@ -89,7 +96,25 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
             settings.out / "split.csv",
             split.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape"),
         )
-    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes, cache)
+    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes, cache, init)
+
+
+def _find_start(settings: TrainSettings) -> Init:
+    """Return what the weights come from: the run's own last checkpoint, or what the settings name."""
+    if not settings.resume:
+        return find_init(settings.init)
+    last = settings.out / "last.safetensors"
+    return Init("resume", "none", last, contract_of_checkpoint(last))
+
+
+def _explain(init: Init, contract: ModelContract) -> list[str]:
+    """Return what is taken of the weights that a run starts from; raises `ModelError` where they do not fit."""
+    if init.kind == "none":
+        return []
+    size, stride = contract.input.size, contract.origin.output_stride
+    with torch.device("meta"):  # names and shapes alone
+        network = SegmentationNetwork(contract, output_stride=stride, auxiliary=True)
+    return [load_start(init, network).note, *init.differences(size, stride)]
 
 
 def _compare_settings(path: Path, recorded: dict[str, Any]) -> list[str]:

@@ -1,0 +1,116 @@
+"""Copy the weights that a run starts from into its network, and say what was taken and what was not."""
+
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from segport.errors import ModelError
+from segport_train.checkpoint import load_checkpoint
+from segport_train.init import Init
+from segport_train.model import SegmentationNetwork
+from segport_train.recover import Folded, recover_convolutions
+from segport_train.unfold import unfold
+
+# A network's parts: each comes whole or not at all, save the convolution that gives one map a class.
+PARTS = ("net.backbone.", "net.classifier.", "net.aux_classifier.")
+LAST = ("net.classifier.4.", "net.aux_classifier.4.")
+REMEDY = "expected a resnet50 or deeplabv3_resnet50 of torchvision, or a checkpoint of seg-train"
+
+# What torch.load raises over bytes that it does not know, besides the last two
+UNREADABLE = (
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+    pickle.UnpicklingError, SafetensorError,
+)  # fmt: skip
+
+Tensors = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Start:
+    """Weights by the network's names, or folded convolutions by its modules'; `note`: what was taken."""
+
+    weights: Tensors = field(default_factory=dict)
+    folded: Mapping[str, Folded] = field(default_factory=dict)
+    note: str = ""
+
+    def put_into(self, network: SegmentationNetwork, batches: Iterable[torch.Tensor]) -> None:
+        """Copy them; `batches`: slices to train on, uint8 [N, size, size, 3], read for folded convolutions alone."""
+        network.load_state_dict(self.weights, strict=False)
+        if self.folded:
+            unfold(network, self.folded, batches)
+
+
+def load_start(init: Init, network: SegmentationNetwork) -> Start:
+    """Read what a run starts from and check that it fits the network (of which names and shapes alone are read).
+
+    Raises `ModelError` for a file that is damaged, or of another architecture.
+    """
+    if init.kind == "none":
+        return Start()
+    where = f"--init {init.name}"
+    if init.kind == "model":
+        assert init.contract is not None
+        folded = recover_convolutions(init.path, init.contract.origin.output_stride, network)
+        precision = init.contract.export.precision if init.contract.export else "unknown"
+        note = f"{len(folded)} convolutions recovered from {precision}, normalisation measured on the training slices"
+        return Start(folded=folded, note=f"{where}: {note}; at random: the auxiliary head, which no model has")
+    if init.kind == "checkpoint":
+        return _fit(load_checkpoint(init.path).weights, network, where)
+    return _fit(_rename(_read_foreign(init.path), where), network, where)
+
+
+def _read_foreign(path: Path) -> Tensors:
+    """Return the tensors of a file that torch.save or safetensors wrote; nothing in it is ever executed."""
+    try:
+        if path.suffix.lower() in (".pth", ".pt"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            state = load_file(path)
+    except UNREADABLE as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"{path}: holds no weights that can be read safely ({reason});"
+            " remedy: torch.save(network.state_dict(), PATH), with nothing else in it"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ModelError(f"{path}: holds no state dict (names with their tensors); {REMEDY}")
+    return state
+
+
+def _rename(weights: Tensors, where: str) -> Tensors:
+    """Return torchvision's tensors under the network's names; a classifier of pictures is left out."""
+    if "conv1.weight" in weights:
+        return {f"net.backbone.{n}": t for n, t in weights.items() if not n.startswith("fc.")}
+    if "backbone.conv1.weight" in weights:
+        return {f"net.{n}": t for n, t in weights.items()}
+    raise ModelError(f"{where}: holds {_some(list(weights))}; {REMEDY}")
+
+
+def _fit(weights: Tensors, network: SegmentationNetwork, where: str) -> Start:
+    """Return the weights that fit; raises `ModelError` where more differs than which parts and classes there are."""
+    own = {name: t.shape for name, t in network.state_dict().items()}
+    unknown = [n for n in weights if n not in own and not n.startswith("net.aux_classifier.")]
+    classes = {n: len(t) for n, t in weights.items() if n in own and n.startswith(LAST) and t.shape != own[n]}
+    wrong = [f"{n} {list(t.shape)}" for n, t in weights.items() if n in own and n not in classes and t.shape != own[n]]
+    taken = {n: t for n, t in weights.items() if n in own and n not in classes}
+    left_out = [p for p in PARTS if not any(n.startswith(p) for n in weights) and any(n.startswith(p) for n in own)]
+    # torchvision's older files do not count batches
+    absent = [n for n in own if n not in weights and not n.startswith(tuple(left_out)) and "num_batches" not in n]
+    lacking = absent or [p for p in left_out if p == PARTS[0]]
+    for problem, names in (("knows no", unknown), ("has other shapes for", wrong), ("also has", lacking)):
+        if names:
+            raise ModelError(f"{where}: does not fit a DeepLabV3-ResNet50, which {problem} {_some(names)}; {REMEDY}")
+    note = f"{where}: took {len(taken)} of the network's {len(own)} tensors"
+    at_random = [f"{p.split('.')[1]} (not in the file)" for p in left_out]
+    at_random += [f"{n.removeprefix('net.')} ({count} classes in the file, 1 here)" for n, count in classes.items()]
+    return Start(taken, note=note + (f"; at random: {', '.join(at_random)}" if at_random else ""))
+
+
+def _some(names: list[str]) -> str:
+    """Return three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
