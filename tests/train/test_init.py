@@ -116,7 +116,7 @@ def test_a_pickle_that_is_no_state_dict_is_refused_and_never_run(
 
 
 def test_bytes_that_are_no_file_of_torch_are_refused(network, tmp_path: Path) -> None:
-    for content in (b"", b"hello", pickle.dumps({"a": 1})):
+    for content in (b"", b"hello", pickle.dumps({"a": 1}, 2)):
         (tmp_path / "a.pth").write_bytes(content)
         with pytest.raises(ModelError, match="holds no"):
             load_start(find_init(str(tmp_path / "a.pth")), network)

@@ -44,8 +44,8 @@ class TrainSettings:
     `lr`: None takes 1e-4 for adam (constant, the published method) and 1e-3 for adamw (100 steps of warm-up,
     then cosine to zero). `fold`: (k, n), the k-th of n groups of patients is the test part. `holdout`: the sites that
     are, with `split` "site"; the first group of `site_pattern` in a patient's name is the site, or the CSV `sites`
-    names it. `cache`: the folder of prepared slices; None is "cache" in `out`. `init`: "none" or a checkpoint of this
-    project. Raises `UsageError`.
+    names it. `cache`: the folder of prepared slices; None is "cache" in `out`. `init`: "none", "default" (the embedded
+    model), "imagenet", or a file of weights. Raises `UsageError`.
     """
 
     data: Path
