@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from helpers import square, write
 from scored import CPU, FLAIR
 from segport.contract import Input, ModelContract
+from segport.errors import SegportError
 from segport_train.dataset import SliceDataset
 from segport_train.evaluation import Evaluation, evaluate, predict
 from segport_train.settings import TrainSettings
@@ -65,3 +67,15 @@ def test_a_table_without_sites_has_none(data: SliceDataset) -> None:
     plain = SliceDataset(data.table.drop(columns="site"), ModelContract(Input(32)), seed=0, augmented=False)
     assert evaluate(FLAIR, plain, CPU, "bce", 3).sites == []
     assert Evaluation(()).sites == []
+
+
+class Broken(torch.nn.Module):
+    """A network that has lost its numbers."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(pixels), 1, 32, 32), float("nan"))
+
+
+def test_logits_that_are_no_numbers_are_refused_not_taken_for_empty_masks(data: SliceDataset) -> None:
+    with pytest.raises(SegportError, match="not finite numbers"):
+        evaluate(Broken(), data, CPU, "bce", 2)

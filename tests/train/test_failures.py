@@ -175,7 +175,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(
 def test_other_refusals_of_the_disk_are_passed_on(data: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "run/last.safetensors").mkdir(parents=True)
     (tmp_path / "run/last.safetensors/x").touch()
-    assert train(data, tmp_path / "run", "--resume") == 2  # it holds no settings.json
+    assert train(data, tmp_path / "run", "--resume") == 3  # nor can it be read
     (tmp_path / "run/last.safetensors/x").unlink()
     (tmp_path / "run/last.safetensors").rmdir()
     (tmp_path / "run/best.safetensors/x").mkdir(parents=True)

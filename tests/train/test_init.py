@@ -21,16 +21,21 @@ from segport_train.checkpoint import load_checkpoint, save_checkpoint
 from segport_train.cli import main
 from segport_train.init import IMAGENET_MEAN, IMAGENET_STD, IMAGENET_URL, Init, find_init, follow_model
 from segport_train.model import SegmentationNetwork
+from segport_train.progress import Progress
 
 CONTRACT = ModelContract(Input(32), origin=Origin(output_stride=16))
 OPTIONS = {"out": Path("run"), "resume": False, "size": None, "output_stride": None}
 
 
 def small(build: Any, **options: Any) -> dict[str, torch.Tensor]:
-    """Return the names and shapes of a network of torchvision, all values 0.5, which take no time to draw."""
+    """Return the names and shapes of a network of torchvision, all values 0.01, which take no time to draw."""
     with torch.device("meta"):
         state = build(weights=None, **options).state_dict()
-    return {name: torch.full(t.shape, 0.5) if t.is_floating_point() else torch.ones(()) for name, t in state.items()}
+    return {name: torch.full(t.shape, 0.01) if t.is_floating_point() else torch.ones(()) for name, t in state.items()}
+
+
+def no_step(trainer: object, data: object, progress: Progress, *more: object) -> Progress:
+    return replace(progress, step=1, loss=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -173,13 +178,13 @@ def test_a_run_from_torchvisions_weights_says_so_and_is_resumed_with_its_own(
     data: Path, backbone, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     torch.save(backbone, tmp_path / "a.pth")
-    monkeypatch.setattr(loop, "_train_epoch", lambda *_, **__: 0.5)
+    monkeypatch.setattr(loop, "_train_epoch", no_step)
     options = f"--epochs 1 --init {tmp_path}/a.pth --size 32 --output-stride 16 --batch-size 4 --device cpu"
     arguments = [str(data), "--out", str(tmp_path / "run"), *options.split()]
     assert main(arguments) == 0
     assert "note: --init" in capsys.readouterr().err
     checkpoint = load_checkpoint(tmp_path / "run/last.safetensors")
-    assert (checkpoint.weights["net.backbone.layer3.2.conv2.weight"] == 0.5).all()
+    assert (checkpoint.weights["net.backbone.layer3.2.conv2.weight"] == 0.01).all()
     assert checkpoint.contract.input.mean == IMAGENET_MEAN
     stated = checkpoint.contract.origin.settings
     assert stated["init"] == "torchvision"
@@ -195,7 +200,7 @@ def test_a_checkpoint_hands_on_size_stride_and_normalisation(data: Path, tmp_pat
     contract = replace(CONTRACT, input=Input(32, mean=(0.5, 0.5, 0.5)))
     network = SegmentationNetwork(contract, output_stride=16, auxiliary=True)
     save_checkpoint(tmp_path / "a.safetensors", network, contract)
-    monkeypatch.setattr(loop, "_train_epoch", lambda *_, **__: 0.5)
+    monkeypatch.setattr(loop, "_train_epoch", no_step)
     options = f"--epochs 1 --init {tmp_path}/a.safetensors --batch-size 4 --device cpu"
     assert main([str(data), "--out", str(tmp_path / "run"), *options.split()]) == 0
     found = load_checkpoint(tmp_path / "run/last.safetensors")
@@ -205,7 +210,7 @@ def test_a_checkpoint_hands_on_size_stride_and_normalisation(data: Path, tmp_pat
 
 
 def test_a_run_from_the_embedded_model_is_stated(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(loop, "_train_epoch", lambda *_, **__: 0.5)
+    monkeypatch.setattr(loop, "_train_epoch", no_step)
     options = "--epochs 1 --init default --size 32 --output-stride 16 --batch-size 4 --device cpu"
     assert main([str(data), "--out", str(tmp_path / "run"), *options.split()]) == 0
     error = capsys.readouterr().err

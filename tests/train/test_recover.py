@@ -85,12 +85,15 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
     ],
 )
 def test_every_form_of_export_gives_its_masks_back(tmp_path: Path, precision: str, options, largest: float) -> None:
-    """Logits reach 23; activations of the int8 model are rounded, those of the recovered network are not."""
+    """Logits reach 23. An int8 model is compared with the network it was made from: its activations are rounded,
+    those of the recovered network are not. What is left is the rounding of weights, which a random network shows most.
+    """
     path = export(tmp_path, precision, **options)
     size, stride = options.get("size", 64), options.get("stride", 8)
-    found, expected = evaluated(recovered(path, size, stride), golden(size)), run(path, golden(size))
+    found = evaluated(recovered(path, size, stride), golden(size))
+    expected = evaluated(narrow_network()[0], golden(size)) if precision == "int8" else run(path, golden(size))
     assert np.abs(found - expected).max() < largest
-    assert dice(found, expected) > (0.93 if precision == "int8" else 0.99)
+    assert dice(found, expected) > (0.96 if precision == "int8" else 0.99)
 
 
 def test_in_training_mode_the_logits_are_the_same_on_the_slices_that_were_measured(tmp_path: Path) -> None:

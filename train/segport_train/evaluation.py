@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from segport.errors import SegportError
 from segport.preprocess import restore, to_mask
 from segport.scoring import Agreement, Counts, Scores, compare_masks, count_pixels, score_patients
 from segport_train.calibration import Calibration
@@ -135,11 +136,20 @@ def evaluate(
 
 
 def infer(network: SegmentationNetwork, data: SliceDataset, rows: Sequence[int], hardware: Hardware) -> torch.Tensor:
-    """Return the logits of slices as one batch, float32 [N, 1, size, size], from the network in evaluation mode."""
+    """Return the logits of slices as one batch, float32 [N, 1, size, size], from the network in evaluation mode.
+
+    Raises `SegportError` where a logit is not a finite number: such a mask would be empty, and look like an answer.
+    """
     network.eval()
     pixels = torch.from_numpy(data.pixels[rows]).to(hardware.device)
     with torch.inference_mode(), hardware.autocast():
-        return cast(torch.Tensor, network(pixels)).float()
+        logits = cast(torch.Tensor, network(pixels)).float()
+    if not torch.isfinite(logits).all():
+        raise SegportError(
+            f"{data.table.relative[rows[0]]}: the network's logits are not finite numbers, or those of a slice beside"
+            " it; remedy: another --out with a smaller --lr or --precision fp32"
+        )
+    return logits
 
 
 def predict(
