@@ -18,7 +18,7 @@ from segport_train.dataset import SliceDataset
 from segport_train.evaluation import evaluate
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.losses import segmentation_loss
-from segport_train.model import SegmentationNetwork, weights_sha256
+from segport_train.model import AtrousConv2d, SegmentationNetwork, weights_sha256
 from segport_train.optimizer import learning_rate
 from segport_train.settings import TrainSettings
 from segport_train.table import build_table
@@ -103,6 +103,24 @@ def test_a_short_tail_is_left_out_where_there_is_a_whole_batch() -> None:
 def test_truth_comes_back_at_its_own_size(data: SliceDataset) -> None:
     assert data.truth(0).shape == (40, 40)
     assert sum(int(data.truth(i).sum()) for i in range(len(data))) == data.table.tumour_pixels.sum()
+
+
+@pytest.mark.parametrize(("rate", "side", "taps"), [(6, 8, 9), (8, 8, 1), (12, 8, 1), (4, 8, 9)])
+def test_taps_that_read_only_padding_are_left_out_of_a_step_and_change_nothing(rate: int, side: int, taps: int) -> None:
+    torch.manual_seed(0)
+    quick = AtrousConv2d(5, 3, 3, padding=rate, dilation=rate, bias=False)
+    features = torch.randn(2, 5, side, side, requires_grad=True)
+    results = []
+    for mode in (True, False):
+        quick.train(mode).zero_grad()
+        features.grad = None
+        outputs = quick(features)
+        outputs.square().sum().backward()
+        results.append((outputs.detach(), features.grad, quick.weight.grad))
+    for found, expected in zip(*results, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert int((results[1][2] != 0).any(dim=(0, 1)).sum()) == taps
+    assert results[0][0].shape == (2, 3, side, side)
 
 
 @pytest.mark.parametrize("stride", [8, 16])

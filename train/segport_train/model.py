@@ -5,15 +5,30 @@ from typing import cast
 
 import torch
 from torch import nn
+from torch.nn import functional
 from torchvision.models import resnet50
 from torchvision.models._utils import IntermediateLayerGetter
-from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
+from torchvision.models.segmentation.deeplabv3 import ASPPConv, DeepLabHead, DeepLabV3
 from torchvision.models.segmentation.fcn import FCNHead
 
 from segport.contract import ModelContract
 
 # Chen et al. 2017 (arXiv:1706.05587): the rates double when the output stride halves.
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
+
+
+class AtrousConv2d(nn.Conv2d):
+    """A 3x3 convolution, padded by its rate, that in training computes only the taps that reach the map.
+
+    Where the rate is the map's side or more, eight of nine taps read nothing but padding: at 128 pixels those of two
+    atrous branches of three, an eighth of a step. Values and gradients are those of `nn.Conv2d`. In evaluation mode it
+    is one, so that an exported graph is the plain architecture's.
+    """
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.dilation[0] < max(features.shape[2:]):
+            return super().forward(features)
+        return functional.conv2d(features, self.weight[..., 1:2, 1:2], self.bias)
 
 
 class SegmentationNetwork(nn.Module):
@@ -39,6 +54,10 @@ class SegmentationNetwork(nn.Module):
             DeepLabHead(2048, 1, ATROUS_RATES[output_stride]),
             FCNHead(1024, 1) if auxiliary else None,
         )
+        for branch in self.net.classifier.modules():
+            if isinstance(branch, ASPPConv):
+                rate, planes = branch[0].dilation, (branch[0].in_channels, branch[0].out_channels)
+                branch[0] = AtrousConv2d(*planes, 3, padding=rate, dilation=rate, bias=False)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         x = pixels.permute(0, 3, 1, 2).to(self.factor.dtype) * self.factor
