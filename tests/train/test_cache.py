@@ -219,6 +219,18 @@ def open_all(data: Path, cache: SliceCache) -> tuple[SliceDataset, ModelContract
     return SliceDataset(table, contract, cache, seed=0, augmented=False), contract
 
 
+def test_a_window_is_that_of_the_whole_patient_whichever_slices_are_trained_on(data: Path) -> None:
+    write(data / "c/c_3_mask.png", np.zeros((40, 40), np.uint8))  # the brightest slice, without tumour
+    whole = open_all(data, SliceCache(None, 32))[0]
+    settings = TrainSettings(data, data.parent / "run", size=32, tumour_only=True)
+    table, _ = build_table(settings)
+    some = SliceDataset(table, ModelContract(Input(32, levels=(3.0, 120.0))), seed=0, augmented=False)
+    rows = {path: row for row, path in enumerate(whole.table.path)}
+    assert len(some) == len(whole) - 1
+    for row, path in enumerate(some.table.path):
+        assert (some.pixels[row] == whole.pixels[rows[path]]).all()
+
+
 @pytest.mark.parametrize("starts", [1, 2])
 def test_slices_and_grey_levels_are_those_of_the_direct_path(data: Path, tmp_path: Path, starts: int) -> None:
     for _ in range(starts):

@@ -173,3 +173,37 @@ def test_leftovers_of_a_write_are_removed(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run/.0123.tmp").write_bytes(os.urandom(9))
     assert train(data, tmp_path / "run", "--epochs", "1") == 0
     assert not (tmp_path / "run/.0123.tmp").exists()
+
+
+def test_a_checkpoint_with_one_bit_changed_is_refused(data: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "run"
+    with killed_at(4), pytest.raises(Killed):
+        train(data, out, *EVERY_STEP)
+    last = out / "last.safetensors"
+    whole = last.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in (header, (header + len(whole)) // 2, len(whole) - 1):  # weights and moments
+        last.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert train(data, out, "--resume") == 3
+        assert "last.safetensors: is damaged" in capsys.readouterr().err
+    last.write_bytes(whole)
+    assert train(data, out, "--resume") == 0
+
+
+def test_what_a_run_cannot_go_on_from_is_named(data: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "run"
+    assert train(data, out, "--epochs", "1") == 0
+    kept = {name: (out / name).read_bytes() for name in ("metrics.csv", "settings.json", "last.safetensors")}
+    for name, damage, code, expected in (
+        ("metrics.csv", b"epoch\n1\n", 3, "metrics.csv does not hold the epochs of this run"),
+        ("settings.json", b"[]", 2, "settings.json holds no settings of a run"),
+        ("last.safetensors", (out / "best.safetensors").read_bytes(), 3, "holds no optimizer to go on with"),
+    ):
+        (out / name).write_bytes(damage)
+        assert train(data, out, "--epochs", "1", "--resume") == code
+        assert expected in capsys.readouterr().err
+        (out / name).write_bytes(kept[name])
+    (out / "metrics.csv").unlink()
+    assert train(data, out, "--epochs", "1", "--resume") == 3
+    assert train(data, tmp_path / "mistyped", "--resume") == 2
+    assert not (tmp_path / "mistyped").exists()

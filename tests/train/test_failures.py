@@ -165,7 +165,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(
     said = capsys.readouterr().err
     needed = int(said.split("device): ")[1].split(" bytes")[0])
     assert needed == (tmp_path / "run/last.safetensors").stat().st_size
-    assert "the earlier checkpoint is kept; remedy: free space, then the same command with --resume" in said
+    assert "the last checkpoint is kept; remedy: free space, then the same command with --resume" in said
     assert load_checkpoint(tmp_path / "run/last.safetensors").progress["step"] == 1
     assert not list((tmp_path / "run").glob(".*.tmp"))
     full[0] = False

@@ -3,7 +3,7 @@
 import errno
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from safetensors.torch import save
 from segport.contract import KEY, ModelContract
 from segport.errors import ModelError, OutputError
 from segport.outputs import write_bytes
-from segport_train.model import SegmentationNetwork
+from segport_train.model import SegmentationNetwork, weights_sha256
 
-PROGRESS = "segport.progress"
+PROGRESS, OPTIMIZER_SHA256 = "segport.progress", "segport.optimizer_sha256"
 MODEL, OPTIMIZER = "model.", "optimizer."
 
 
@@ -39,29 +39,36 @@ def save_checkpoint(
 ) -> None:
     """Write weights and contract, whole or not at all; with optimizer and progress so that training can resume.
 
-    Raises `OutputError`; an earlier file is then still there.
+    The contract is given the hash of the weights. Raises `OutputError`; an earlier file is then still there.
     """
-    tensors = {f"{MODEL}{name}": _plain(t) for name, t in network.state_dict().items()}
-    for index, state in (optimizer.state_dict()["state"] if optimizer else {}).items():
-        tensors |= {f"{OPTIMIZER}{index}.{name}": _plain(t) for name, t in state.items()}
-    header = {KEY: contract.to_json(), PROGRESS: json.dumps(progress or {})}
+    weights = {name: _plain(t) for name, t in network.state_dict().items()}
+    states = optimizer.state_dict()["state"].items() if optimizer else ()
+    moments = {f"{index}.{name}": _plain(t) for index, state in states for name, t in state.items()}
+    contract = replace(contract, origin=replace(contract.origin, weights_sha256=weights_sha256(weights)))
+    header = {
+        KEY: contract.to_json(),
+        PROGRESS: json.dumps(progress or {}),
+        OPTIMIZER_SHA256: weights_sha256(moments),
+    }
+    tensors = {MODEL + n: t for n, t in weights.items()} | {OPTIMIZER + n: t for n, t in moments.items()}
     data = save(tensors, metadata=header)
     try:
         write_bytes(path, data)
     except OutputError as error:
         if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        kept = "the earlier checkpoint is kept" if path.exists() else "there is no earlier checkpoint"
+        begun = (path.parent / "last.safetensors").exists()
+        kept = "the last checkpoint is kept" if begun else "there is no earlier checkpoint"
         raise OutputError(
             f"{error}: {len(data)} bytes needed, {shutil.disk_usage(path.parent).free} free; {kept};"
-            " remedy: free space, then the same command with --resume"
+            f" remedy: free space, then the same command {'with --resume' if begun else 'again'}"
         ) from error
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint onto the CPU.
 
-    Raises `ModelError` when the file is missing, damaged, or carries no contract.
+    Raises `ModelError` when the file is missing, damaged (a single bit is seen), or carries no contract.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -73,12 +80,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         ) from error
     if KEY not in header:
         raise ModelError(f"{path}: holds no segport contract; expected a checkpoint that seg-train wrote")
-    return Checkpoint(
-        ModelContract.from_json(header[KEY], str(path)),
-        {n.removeprefix(MODEL): t for n, t in tensors.items() if n.startswith(MODEL)},
-        {n.removeprefix(OPTIMIZER): t for n, t in tensors.items() if n.startswith(OPTIMIZER)},
-        json.loads(header.get(PROGRESS, "{}")),
-    )
+    contract = ModelContract.from_json(header[KEY], str(path))
+    weights = {n.removeprefix(MODEL): t for n, t in tensors.items() if n.startswith(MODEL)}
+    moments = {n.removeprefix(OPTIMIZER): t for n, t in tensors.items() if n.startswith(OPTIMIZER)}
+    written = (contract.origin.weights_sha256, header.get(OPTIMIZER_SHA256, ""))  # older files have no second one
+    for part, expected in zip((weights, moments), written, strict=True):
+        if expected and weights_sha256(part) != expected:
+            raise ModelError(
+                f"{path}: is damaged: its tensors are not those that were written; remedy: a copy, or train again"
+            )
+    return Checkpoint(contract, weights, moments, json.loads(header.get(PROGRESS, "{}")))
 
 
 def load_network(path: Path) -> tuple[SegmentationNetwork, ModelContract]:

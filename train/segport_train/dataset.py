@@ -12,7 +12,7 @@ from segport.contract import ModelContract
 from segport.errors import UsageError
 from segport.preprocess import Window
 from segport.reading import read_slice, read_truth
-from segport.sources import Slice, same_patient
+from segport.sources import Slice
 from segport.windows import PatientWindows
 from segport_train.augment import augment
 from segport_train.cache import CachedSlice, SliceCache
@@ -70,6 +70,12 @@ class SliceDataset:
         return self._slices[row].truth
 
 
+def same_patient(table: pd.DataFrame) -> Callable[[Slice], list[Slice]]:
+    """Return what gives all slices of a slice's patient, as seg-infer has them: also those of other parts."""
+    patients = dict(zip(table.patient, table.same_patient, strict=True))
+    return lambda item: patients[item.patient]
+
+
 def table_slices(table: pd.DataFrame) -> list[Slice]:
     """Return the table's rows as the runtime's slices."""
     return [
@@ -83,7 +89,7 @@ def table_slices(table: pd.DataFrame) -> list[Slice]:
 def _cached_slices(table: pd.DataFrame, contract: ModelContract, cache: SliceCache) -> list[CachedSlice]:
     """Return the rows' slices; those that are not uint8 are read once more, for their patient's window."""
     slices = table_slices(table)
-    windows = PatientWindows(same_patient(slices), contract)
+    windows = PatientWindows(same_patient(table), contract)
     wanted: list[tuple[str, Window | None]] = []
     with cache.filling():
         for item, row in zip(slices, table.to_dict("records"), strict=True):

@@ -16,10 +16,9 @@ from segport import __version__
 from segport.contract import Input, ModelContract, Origin, TrainingRange
 from segport.preprocess import to_display
 from segport.reading import read_slice
-from segport.sources import same_patient
 from segport.windows import PatientWindows
 from segport_train.cache import SliceCache, count_greys
-from segport_train.dataset import table_slices
+from segport_train.dataset import same_patient, table_slices
 from segport_train.hardware import Hardware
 from segport_train.init import Init
 from segport_train.settings import TrainSettings
@@ -64,7 +63,7 @@ def training_range(table: pd.DataFrame, cache: SliceCache) -> TrainingRange:
 def _greys_of_patient(rows: pd.DataFrame, cache: SliceCache) -> NDArray[np.int64]:
     """Return how often each grey level occurs per channel in a patient's slices, [3, 256]."""
     slices = table_slices(rows)
-    windows = PatientWindows(same_patient(slices), ModelContract(input=Input(8)))  # default levels; no size enters
+    windows = PatientWindows(same_patient(rows), ModelContract(input=Input(8)))  # default levels; no size enters
     counts = np.zeros((3, 256), np.int64)
     for item, row in zip(slices, rows.to_dict("records"), strict=True):
         known = cache.find(content(row))

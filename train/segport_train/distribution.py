@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn, TypeVar, cast
@@ -114,6 +114,8 @@ class Processes:
         """End for a reason that all processes know: the first one raises it, the others end without a word."""
         if self.first:
             raise failure
+        with suppress(RuntimeError):  # torchrun ends all when one has ended: not before the first has spoken
+            self.wait()
         raise SystemExit(failure.exit_code)
 
     def _first_failure(self, error: SegportError | None) -> SegportError | None:

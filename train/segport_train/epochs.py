@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from segport.errors import OutputError
 from segport.outputs import write_csv
 from segport_train.evaluation import Evaluation
 
@@ -73,11 +74,17 @@ def read_metrics(path: Path, done: int) -> list[EpochReport]:
     """Return the rows up to the checkpoint's epoch; later ones belong to steps that were lost.
 
     `float` reads back what `str` wrote to the last digit, which pandas' reader does not promise in every version.
+    Raises `OutputError` when the file is gone or is not what `write_metrics` wrote.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
     kinds: dict[str, Callable[[str], Any]] = {"epoch": int, "best": lambda text: text == "True"}
-    return [EpochReport(**{name: kinds.get(name, _number)(text) for name, text in row.items()}) for row in rows]
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
+        return [EpochReport(**{name: kinds.get(name, _number)(text) for name, text in row.items()}) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            f"--resume: {path} does not hold the epochs of this run ({error}); remedy: a copy of it, or another --out"
+        ) from error
 
 
 def _number(text: str) -> float | None:

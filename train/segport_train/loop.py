@@ -85,7 +85,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
             write_events(out / "events", epoch, {n: v for n, v in asdict(report).items() if n not in ("epoch", "best")})
         contract = _with_dice(prepared.contract, results)
         if best:
-            save_checkpoint(out / "best.safetensors", network, trainer.stamp(contract))
+            save_checkpoint(out / "best.safetensors", network, contract)
         trainer.save(out / "last.safetensors", contract, progress)
         clock.restart()
         yield report

@@ -107,6 +107,10 @@ class TrainSettings:
                 "--fold goes with --split patient alone",
             ),
             (self.fold is None or self.split_file is None, "--fold and --split-file decide the same; give one"),
+            (
+                self.split != "site" or self.split_file is None,
+                "--split site and --split-file decide the same; give one",
+            ),
             ((self.split == "site") == bool(self.holdout), "--split site and --holdout SITE go together"),
             (_has_group(self.site_pattern), f"--site-pattern {self.site_pattern}: expected a pattern with a group"),
             (self.workers >= 0, f"--workers is {self.workers}, expected 0 or more"),

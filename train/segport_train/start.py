@@ -54,6 +54,7 @@ def open_run(settings: TrainSettings) -> Iterator[Prepared]:
     with explain_failures(settings), join_processes(settings) as processes, ExitStack() as stack:
 
         def prepare() -> Prepared:
+            check_folder(settings)
             if processes.first:
                 stack.enter_context(lock_folder(settings.out, "seg-train"))
             return prepare_run(settings, processes)
@@ -66,11 +67,7 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
 
     Raises `UsageError` (data, split, other settings than the run that is resumed) and `OutputError` (folder in use).
     """
-    last = settings.out / "last.safetensors"
-    if last.exists() and not settings.resume:
-        raise OutputError(f"{settings.out}: already holds a run; go on with --resume or choose another --out")
-    if settings.resume and not last.exists():
-        raise UsageError(f"--resume: {last} is not there; run without --resume to start")
+    check_folder(settings)
     if processes.first:
         for leftover in settings.out.glob(".*.tmp"):  # of a write that was killed
             leftover.unlink()
@@ -99,6 +96,15 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
     return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes, cache, init)
 
 
+def check_folder(settings: TrainSettings) -> None:
+    """Raise where a run is to begin in a folder that holds one, or to go on in one that does not."""
+    last = settings.out / "last.safetensors"
+    if last.exists() and not settings.resume:
+        raise OutputError(f"{settings.out}: already holds a run; go on with --resume or choose another --out")
+    if settings.resume and not last.exists():
+        raise UsageError(f"--resume: {last} is not there; run without --resume to start")
+
+
 def _find_start(settings: TrainSettings) -> Init:
     """Return what the weights come from: the run's own last checkpoint, or what the settings name."""
     if not settings.resume:
@@ -123,6 +129,8 @@ def _compare_settings(path: Path, recorded: dict[str, Any]) -> list[str]:
         before = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(f"--resume: {path} cannot be read ({error}); start again with another --out") from error
+    if not isinstance(before, dict) or not isinstance(before.get("settings"), dict):
+        raise UsageError(f"--resume: {path} holds no settings of a run; start again with another --out")
     now = json.loads(json.dumps(recorded))
     pairs = [(name, before.get(name), now[name]) for name in ("data", "order", "precision", "device")]
     old, new = before.get("settings", {}), now["settings"]

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,7 +46,8 @@ def build_table(settings: TrainSettings, cache: SliceCache | None = None) -> tup
 
     Columns: path, mask, relative (text), patient, number, height, width, channels, tumour_pixels, sha256 (of pixels
     and mask), pixels_sha256 (of dtype, shape and pixels), constant (whether all pixels are alike), site (text, empty
-    where neither the pattern nor a CSV names one). Slices that are not uint8 wait for their window: `SliceDataset`.
+    where neither the pattern nor a CSV names one), same_patient (all slices of the patient, in the
+    table or not: their window depends on them). Slices that are not uint8 wait for their window: `SliceDataset`.
     Named as problems: a slice without a mask, a mask without a slice, a mask of another size, an unreadable file.
     Raises `UsageError` when nothing is left, or with problems unless `problems` is "leave-out".
     """
@@ -74,6 +76,10 @@ def build_table(settings: TrainSettings, cache: SliceCache | None = None) -> tup
     if not rows:
         raise UsageError(f"{settings.data}: found no slice with a mask; expected patient/slice.tif and slice_mask.tif")
     table = pd.DataFrame(rows)
+    patients: dict[str, list[Slice]] = defaultdict(list)
+    for item in listing.slices:
+        patients[item.patient].append(item)
+    table["same_patient"] = table.patient.map(patients)
     table["site"] = _sites(table.patient, settings)
     if settings.tumour_only:
         table = table[table.tumour_pixels > 0].reset_index(drop=True)

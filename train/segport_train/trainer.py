@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from segport.contract import ModelContract
-from segport.errors import SegportError
+from segport.errors import ModelError, SegportError
 from segport_train.batches import Batch
 from segport_train.checkpoint import load_checkpoint, load_weights, restore_optimizer, save_checkpoint
 from segport_train.dataset import SliceDataset
@@ -17,7 +17,7 @@ from segport_train.evaluation import Evaluation, evaluate
 from segport_train.failures import describe_last
 from segport_train.hardware import Hardware
 from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
-from segport_train.model import SegmentationNetwork, weights_sha256
+from segport_train.model import SegmentationNetwork
 from segport_train.optimizer import learning_rate, make_optimizer
 from segport_train.progress import Progress
 from segport_train.settings import TrainSettings
@@ -98,16 +98,13 @@ class Trainer:
     def save(self, path: Path, contract: ModelContract, progress: Progress) -> None:
         """Write a checkpoint that `load` continues."""
         progress = replace(progress, scaler=self.scaler.state_dict())
-        save_checkpoint(path, self.network, self.stamp(contract), self.optimizer, asdict(progress))
-
-    def stamp(self, contract: ModelContract) -> ModelContract:
-        """Return the contract with the hash of the weights as they are now."""
-        sha256 = weights_sha256(self.network.state_dict())
-        return replace(contract, origin=replace(contract.origin, weights_sha256=sha256))
+        save_checkpoint(path, self.network, contract, self.optimizer, asdict(progress))
 
     def load(self, path: Path) -> Progress:
         """Take over weights, optimizer and scaler of a checkpoint; return where it stands. Raises `ModelError`."""
         checkpoint = load_checkpoint(path)
+        if not checkpoint.progress:
+            raise ModelError(f"{path}: holds no optimizer to go on with; expected the file that seg-train wrote there")
         load_weights(self.network, checkpoint.weights, str(path))
         restore_optimizer(self.optimizer, checkpoint.optimizer)
         progress = Progress(**checkpoint.progress)

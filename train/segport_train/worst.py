@@ -9,9 +9,8 @@ from segport.contract import ModelContract
 from segport.overlay import draw_outlines
 from segport.preprocess import to_display
 from segport.reading import read_slice
-from segport.sources import same_patient
 from segport.windows import PatientWindows
-from segport_train.dataset import SliceDataset, table_slices
+from segport_train.dataset import SliceDataset, same_patient, table_slices
 from segport_train.evaluation import Evaluation, SliceScore, predict
 from segport_train.hardware import Hardware
 from segport_train.model import SegmentationNetwork
@@ -42,7 +41,7 @@ def draw_slices(
 ) -> list[NDArray[np.uint8]]:
     """Return the FLAIR of slices with the outlines of mask (red) and truth (green), uint8 RGB [2H, 2W, 3] or more."""
     slices = table_slices(data.table)
-    windows = PatientWindows(same_patient(slices), contract)
+    windows = PatientWindows(same_patient(data.table), contract)
     drawn = []
     for row, mask in zip(rows, predict(network, data, rows, hardware), strict=True):
         pixels = read_slice(slices[row].path)
