@@ -122,6 +122,12 @@ def test_weights_that_knew_a_test_patient_are_refused_however_long_ago(tmp_path:
         pooled(*runs)
 
 
+def test_a_chain_of_starts_that_comes_back_to_itself_ends(tmp_path: Path, runs: list[Path]) -> None:
+    for number in (1, 2, 3):
+        make_run(tmp_path, number, init=str(tmp_path / f"run{number}/best.safetensors"))
+    assert describe_folds([read_run(folder) for folder in runs]).count("made from unknown patients") == 3
+
+
 def test_weights_of_unknown_patients_are_named(tmp_path: Path, runs: list[Path], monkeypatch) -> None:
     monkeypatch.chdir(runs[0])  # a split.csv lies there, which is of no weights named default
     for init in ("somewhere/weights.pth", "default"):
@@ -129,6 +135,9 @@ def test_weights_of_unknown_patients_are_named(tmp_path: Path, runs: list[Path],
             make_run(tmp_path, number, init=init)
         text = describe_folds([read_run(folder) for folder in runs])
         assert text.count(f"Started from {init}, made from unknown patients") == 1
+    make_run(tmp_path, 2, init="none")
+    with pytest.raises(UsageError, match="start: default there, none here"):
+        pooled(*runs[1:], runs[0])
     for number in (1, 2, 3):
         make_run(tmp_path, number, init="imagenet")
     assert "Started from" not in describe_folds([read_run(folder) for folder in runs])

@@ -105,6 +105,8 @@ class Danger:
     ("content", "expected"),
     [
         ([1, 2], "holds no state dict"),
+        ({3: torch.zeros(1)}, "holds no state dict"),
+        ({}, "holds no tensors"),
         ({"model": {"a": torch.zeros(1)}}, "holds no state dict"),
         ({"a": torch.zeros(1)}, "holds a; expected a resnet50"),
         (Danger(), "no weights that can be read safely"),
@@ -127,6 +129,12 @@ def test_bytes_that_are_no_file_of_torch_are_refused(network, tmp_path: Path) ->
             load_start(find_init(str(tmp_path / "a.pth")), network)
     with pytest.raises(ModelError, match="is not a file"):
         find_init(str(tmp_path / "b.pth"))
+
+
+def test_values_that_are_no_numbers_are_refused(backbone, network, tmp_path: Path) -> None:
+    state = backbone | {"conv1.weight": torch.full_like(backbone["conv1.weight"], float("nan"))}
+    with pytest.raises(ModelError, match=r"net.backbone.conv1.weight: hold values that are not finite"):
+        load_start(saved(tmp_path / "a.pth", state), network)
 
 
 def test_tensors_that_do_not_fit_are_named(backbone, whole, network, tmp_path: Path) -> None:

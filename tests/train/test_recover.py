@@ -96,6 +96,11 @@ def test_every_form_of_export_gives_its_masks_back(tmp_path: Path, precision: st
     assert dice(found, expected) > (0.96 if precision == "int8" else 0.99)
 
 
+def test_a_model_of_no_output_stride_is_refused() -> None:
+    with pytest.raises(ModelError, match="has output stride 1, expected 8 or 16"):
+        recover_convolutions(Path("tiny.onnx"), 1, narrow_network()[0])
+
+
 def test_in_training_mode_the_logits_are_the_same_on_the_slices_that_were_measured(tmp_path: Path) -> None:
     path = export(tmp_path, "fp32")
     network = recovered(path).train()

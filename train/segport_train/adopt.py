@@ -21,7 +21,7 @@ PARTS = ("net.backbone.", "net.classifier.", "net.aux_classifier.")
 LAST = ("net.classifier.4.", "net.aux_classifier.4.")
 REMEDY = "expected a resnet50 or deeplabv3_resnet50 of torchvision, or a checkpoint of seg-train"
 
-# What torch.load raises over bytes that it does not know, besides the last two
+# What torch.load raises over bytes that it does not know, and safetensors (the last)
 UNREADABLE = (
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
     pickle.UnpicklingError, SafetensorError,
@@ -77,9 +77,10 @@ def _read_foreign(path: Path) -> Tensors:
             f"{path}: holds no weights that can be read safely ({reason});"
             " remedy: torch.save(network.state_dict(), PATH), with nothing else in it"
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
-        raise ModelError(f"{path}: holds no state dict (names with their tensors); {REMEDY}")
-    return state
+    pairs = state.items() if isinstance(state, dict) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in pairs):
+        raise ModelError(f"{path}: holds no state dict (names with their tensors, nothing around it); {REMEDY}")
+    return dict(state)
 
 
 def _rename(weights: Tensors, where: str) -> Tensors:
@@ -88,7 +89,7 @@ def _rename(weights: Tensors, where: str) -> Tensors:
         return {f"net.backbone.{n}": t for n, t in weights.items() if not n.startswith("fc.")}
     if "backbone.conv1.weight" in weights:
         return {f"net.{n}": t for n, t in weights.items()}
-    raise ModelError(f"{where}: holds {_some(list(weights))}; {REMEDY}")
+    raise ModelError(f"{where}: holds {_some(list(weights)) or 'no tensors'}; {REMEDY}")
 
 
 def _fit(weights: Tensors, network: SegmentationNetwork, where: str) -> Start:
@@ -102,6 +103,9 @@ def _fit(weights: Tensors, network: SegmentationNetwork, where: str) -> Start:
     # torchvision's older files do not count batches
     absent = [n for n in own if n not in weights and not n.startswith(tuple(left_out)) and "num_batches" not in n]
     lacking = absent or [p for p in left_out if p == PARTS[0]]
+    odd = [n for n, t in taken.items() if not torch.isfinite(t).all()]
+    if odd:
+        raise ModelError(f"{where}: {_some(odd)}: hold values that are not finite numbers; remedy: another file")
     for problem, names in (("knows no", unknown), ("has other shapes for", wrong), ("also has", lacking)):
         if names:
             raise ModelError(f"{where}: does not fit a DeepLabV3-ResNet50, which {problem} {_some(names)}; {REMEDY}")

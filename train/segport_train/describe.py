@@ -20,7 +20,7 @@ from segport.windows import PatientWindows
 from segport_train.cache import SliceCache, count_greys
 from segport_train.dataset import same_patient, table_slices
 from segport_train.hardware import Hardware
-from segport_train.init import Init
+from segport_train.init import NAMED, Init
 from segport_train.settings import TrainSettings
 from segport_train.table import content
 
@@ -84,6 +84,8 @@ def _percentiles(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def record_settings(settings: TrainSettings, hardware: Hardware, data: dict[str, Any], order: str) -> dict[str, Any]:
     """Return everything that decides a number, as settings.json holds it; of `order`, the slices' names, a hash."""
     plain = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
+    if settings.init not in NAMED:
+        plain["init"] = str(Path(settings.init).resolve())
     return {
         "settings": plain | {"lr": settings.start_lr},
         "precision": hardware.precision,

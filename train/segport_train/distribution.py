@@ -1,8 +1,9 @@
 """Several processes that train one network: who this one is, what it shares with the others, how all of them end."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NoReturn, TypeVar, cast
@@ -19,6 +20,7 @@ from segport_train.settings import TrainSettings
 
 # While the first process writes, the others wait; that one has ended is torchrun's to notice, no clock's.
 PATIENCE = timedelta(days=1)
+SPEAKING = 1.0  # seconds for the first to say why: torchrun ends all processes when one has ended
 
 T = TypeVar("T")
 
@@ -114,8 +116,7 @@ class Processes:
         """End for a reason that all processes know: the first one raises it, the others end without a word."""
         if self.first:
             raise failure
-        with suppress(RuntimeError):  # torchrun ends all when one has ended: not before the first has spoken
-            self.wait()
+        time.sleep(SPEAKING)
         raise SystemExit(failure.exit_code)
 
     def _first_failure(self, error: SegportError | None) -> SegportError | None:

@@ -19,6 +19,7 @@ from segport.command import run_command
 from segport.errors import UsageError
 from segport.text import csv_safe
 from segport_train.evaluation import Evaluation
+from segport_train.init import NAMED
 from segport_train.notes import NOTES
 from segport_train.results import read_part
 from segport_train.settings import FREE_ON_RESUME
@@ -73,6 +74,7 @@ def pool(runs: Sequence[FoldRun]) -> Evaluation:
     for run in runs[1:]:
         pairs = [(n, first.settings.get(n), run.settings.get(n)) for n in sorted(first.settings | run.settings)]
         pairs = [("number of folds", first.folds, run.folds), ("patients", first.patients, run.patients), *pairs]
+        pairs.append(("start", _kind_of_start(first), _kind_of_start(run)))
         changed = [f"{n}: {a} there, {b} here" for n, a, b in pairs if a != b and n not in FREE]
         if changed:
             raise UsageError(f"{run.folder}: is not of one experiment with {first.folder}: {'; '.join(changed)}")
@@ -113,6 +115,11 @@ def describe_folds(runs: Sequence[FoldRun]) -> str:
     )
 
 
+def _kind_of_start(run: FoldRun) -> str:
+    init = str(run.settings["init"])
+    return init if init in NAMED else "a file"
+
+
 def _refuse_known(run: FoldRun) -> None:
     """Raise where a test patient had a part in the weights that the run started from, or in those before them."""
     for path, known in _starts(run):
@@ -129,9 +136,13 @@ def _starts(run: FoldRun) -> Iterator[tuple[Path, set[str] | None]]:
 
     None where that is not known: there is no such file, or it does not lie in its run folder.
     """
-    init = run.settings["init"]
+    init, seen = run.settings["init"], set()
     while init not in UNTAUGHT:
         path = Path(init)
+        if path in seen:  # folders were renamed: what lies there is not what was used
+            yield path, None
+            return
+        seen.add(path)
         try:
             with (path.parent / "split.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
                 known = {str(csv_safe(row["patient"])) for row in csv.DictReader(file) if row["part"] != "test"}

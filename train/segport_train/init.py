@@ -13,6 +13,7 @@ from segport.modelfile import file_sha256, read_contract
 from segport.segmenter import default_model
 
 Kind = Literal["none", "resume", "checkpoint", "model", "torchvision"]
+NAMED = ("none", "default", "imagenet")  # what --init knows besides paths
 SIZE, OUTPUT_STRIDE = 128, 8  # where no model says otherwise
 
 # The weights torchvision's own DeepLabV3 was trained from. Those of its longer recipe (IMAGENET1K_V2: label smoothing,

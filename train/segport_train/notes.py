@@ -25,6 +25,6 @@ mask is empty, else 0.
 or truth, then over patients; where one of the two is empty it is the slice's diagonal.
 - A tumour slice is *found* when at least one of its tumour pixels is in the mask, else *missed*.
 - *ECE* (expected calibration error): the mean over pixels of how far the mean probability and the share of tumour lie \
-apart in ten bins. Over all pixels it is small for any network, since nearly all are certain background; the second \
-figure is of pixels with a probability from {NEAR}.
+apart in ten bins. Over all pixels it is small for any trained network, since nearly all are certain background; the \
+second figure is of pixels with a probability from {NEAR}.
 """

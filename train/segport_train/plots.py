@@ -30,6 +30,7 @@ def draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
                 epochs, values = zip(*measured, strict=True)
                 axes.plot(epochs, values, label=name, linestyle="--" if "nothing" in name else "-", marker=".")
         axes.set(title=title, xlabel="epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
             axes.legend(fontsize="small")
     _save(figure, path)

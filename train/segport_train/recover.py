@@ -52,6 +52,8 @@ class _Recovery:
     """Follows the network through the file's convolutions; each is taken once."""
 
     def __init__(self, path: Path, output_stride: int, network: SegmentationNetwork) -> None:
+        if output_stride not in ATROUS_RATES:
+            raise ModelError(f"{path}: has output stride {output_stride}, expected 8 or 16: a model of seg-export")
         self.path, self.rates = path, ATROUS_RATES[output_stride]
         self.shapes = {n.removesuffix(".weight"): tuple(p.shape) for n, p in network.named_parameters() if p.ndim == 4}
         self.depths = [len(cast(Any, network.net.backbone)[f"layer{n}"]) for n in (1, 2, 3, 4)]

@@ -69,6 +69,11 @@ def _preface(settings: TrainSettings, problems: list[Problem], parts: Mapping[st
         yield "The epoch was chosen by mean Dice per patient on val, so the figures of val are too good.\n"
     if "test" not in parts:
         yield "There is no test part: no figure below comes from unseen, unselected patients.\n"
+    if settings.init not in ("none", "imagenet"):
+        yield (
+            f"Started from {'the embedded model' if settings.init == 'default' else 'weights of an earlier training'}:"
+            " if patients of val or test had a part in that, their figures are too good.\n"
+        )
     if problems:
         yield f"Left out: {len(problems)} files.\n"
     yield "\n"
