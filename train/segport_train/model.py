@@ -57,7 +57,9 @@ class SegmentationNetwork(nn.Module):
         for branch in self.net.classifier.modules():
             if isinstance(branch, ASPPConv):
                 rate, planes = branch[0].dilation, (branch[0].in_channels, branch[0].out_channels)
-                branch[0] = AtrousConv2d(*planes, 3, padding=rate, dilation=rate, bias=False)
+                conv = AtrousConv2d(*planes, 3, padding=rate, dilation=rate, bias=False, device="meta")
+                conv.weight = branch[0].weight  # so that a seed draws the weights of the plain architecture
+                branch[0] = conv
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         x = pixels.permute(0, 3, 1, 2).to(self.factor.dtype) * self.factor
