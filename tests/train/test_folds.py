@@ -10,6 +10,7 @@ import pytest
 from scored import row, scored
 from segport.command import run_command
 from segport.errors import UsageError
+from segport.modelfile import file_sha256
 from segport_train.calibration import Calibration
 from segport_train.evaluation import Evaluation
 from segport_train.folds import command, describe_folds, pool, read_run
@@ -25,7 +26,9 @@ def measured(patients: tuple[str, ...]) -> Evaluation:
     return Evaluation(one.slices, calibration=calibration)
 
 
-def make_run(root: Path, number: int | None, *, test: tuple[str, ...] | None = None, **settings: Any) -> Path:
+def make_run(
+    root: Path, number: int | None, *, test: tuple[str, ...] | None = None, sha256: str = "", **settings: Any
+) -> Path:
     """Write what `folds` reads of a run: settings.json, split.csv, slices.csv and calibration.csv."""
     out = root / f"run{number}"
     kept = FOLDS[number - 1] if test is None and number else test or ()
@@ -33,7 +36,9 @@ def make_run(root: Path, number: int | None, *, test: tuple[str, ...] | None = N
     plain = {"seed": 0, "epochs": 3, "init": "none", "data": "lgg", "workers": 1, "out": str(out), "fold": fold}
     counts = {"train": {"patients": len(TUMOUR) - len(kept)}, "test": {"patients": len(kept)}}
     write_results(out, {"test": measured(kept)})
-    (out / "settings.json").write_text(json.dumps({"settings": plain | settings, "data": counts, "precision": "fp32"}))
+    recorded = {"settings": plain | settings, "data": counts, "precision": "fp32"}
+    recorded |= {"start": {"init_sha256": sha256}} if sha256 else {}
+    (out / "settings.json").write_text(json.dumps(recorded))
     lines = [f"{p},{'test' if p in kept else 'train'}" for p in TUMOUR]
     (out / "best.safetensors").touch()
     (out / "split.csv").write_text("\n".join(["patient,part", *lines]) + "\n")
@@ -141,6 +146,17 @@ def test_weights_of_unknown_patients_are_named(tmp_path: Path, runs: list[Path],
     for number in (1, 2, 3):
         make_run(tmp_path, number, init="imagenet")
     assert "Started from" not in describe_folds([read_run(folder) for folder in runs])
+
+
+def test_weights_that_were_written_over_since_are_named(tmp_path: Path, runs: list[Path]) -> None:
+    first = {n: make_run(tmp_path / "first", n) / "best.safetensors" for n in (1, 2, 3)}
+    for number in (1, 2, 3):
+        make_run(tmp_path, number, init=str(first[number]), sha256=file_sha256(first[number]))
+    assert "Started from" not in describe_folds([read_run(folder) for folder in runs])
+    first[2].write_bytes(b"others")
+    text = describe_folds([read_run(folder) for folder in runs])
+    assert text.count("made from unknown patients") == 1
+    assert f"Started from {first[2]}, made from unknown patients" in text
 
 
 def test_a_folder_that_is_no_fold_is_refused(tmp_path: Path, capsys) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
 from segport.contract import KEY, ModelContract
 from segport.errors import ModelError, OutputError
 from segport.outputs import write_bytes
+from segport_train.init import contract_of_checkpoint
 from segport_train.model import SegmentationNetwork, weights_sha256
 
 PROGRESS, OPTIMIZER_SHA256 = "segport.progress", "segport.optimizer_sha256"
@@ -70,17 +71,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     Raises `ModelError` when the file is missing, damaged (a single bit is seen), or carries no contract.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path}: is not a readable checkpoint ({error}); expected a .safetensors file that seg-train wrote"
-        ) from error
-    if KEY not in header:
+    contract = contract_of_checkpoint(path)
+    if contract is None:
         raise ModelError(f"{path}: holds no segport contract; expected a checkpoint that seg-train wrote")
-    contract = ModelContract.from_json(header[KEY], str(path))
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     weights = {n.removeprefix(MODEL): t for n, t in tensors.items() if n.startswith(MODEL)}
     moments = {n.removeprefix(OPTIMIZER): t for n, t in tensors.items() if n.startswith(OPTIMIZER)}
     written = (contract.origin.weights_sha256, header.get(OPTIMIZER_SHA256, ""))  # older files have no second one

@@ -17,6 +17,7 @@ import click
 
 from segport.command import run_command
 from segport.errors import UsageError
+from segport.modelfile import file_sha256
 from segport.text import csv_safe
 from segport_train.evaluation import Evaluation
 from segport_train.init import NAMED
@@ -41,10 +42,14 @@ UNTAUGHT = ("none", "imagenet")  # weights that no patient made
 
 @dataclass(frozen=True)
 class FoldRun:
-    """A finished run of `--fold` NUMBER/FOLDS: its settings, how many patients its data has, and its test part."""
+    """A finished run of `--fold` NUMBER/FOLDS: its settings, how many patients its data has, and its test part.
+
+    `init_sha256`: of the file that `init` names, as it was then.
+    """
 
     folder: Path
     settings: dict[str, Any]
+    init_sha256: str | None
     number: int
     folds: int
     patients: int
@@ -61,7 +66,7 @@ def read_run(folder: Path) -> FoldRun:
         raise UsageError(f"{folder}: settings.json cannot be read ({error!r}); expected a run folder") from error
     if fold is None:
         raise UsageError(f"{folder}: was not trained with --fold; expected the runs of --fold 1/N to N/N")
-    return FoldRun(folder, settings, fold[0], fold[1], patients, read_part(folder, "test"))
+    return FoldRun(folder, settings, _sha256_of_start(recorded), fold[0], fold[1], patients, read_part(folder, "test"))
 
 
 def pool(runs: Sequence[FoldRun]) -> Evaluation:
@@ -134,9 +139,9 @@ def _refuse_known(run: FoldRun) -> None:
 def _starts(run: FoldRun) -> Iterator[tuple[Path, set[str] | None]]:
     """Yield the checkpoint that a run started from, the one before it and so on, with the patients that made each.
 
-    None where that is not known: there is no such file, or it does not lie in its run folder.
+    None where that is not known: there is no such file, it does not lie in its run folder, or it is another by now.
     """
-    init, seen = run.settings["init"], set()
+    init, sha256, seen = run.settings["init"], run.init_sha256, set()
     while init not in UNTAUGHT:
         path = Path(init)
         if path in seen:  # folders were renamed: what lies there is not what was used
@@ -146,13 +151,22 @@ def _starts(run: FoldRun) -> Iterator[tuple[Path, set[str] | None]]:
         try:
             with (path.parent / "split.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
                 known = {str(csv_safe(row["patient"])) for row in csv.DictReader(file) if row["part"] != "test"}
-            init = json.loads((path.parent / "settings.json").read_bytes())["settings"]["init"]
+            recorded = json.loads((path.parent / "settings.json").read_bytes())
+            init = recorded["settings"]["init"]
+            same = sha256 in (None, file_sha256(path))
         except (OSError, ValueError, KeyError):
-            known = None
-        if known is None or not path.is_file():
+            same = False
+        if not same:
             yield path, None
             return
         yield path, known
+        sha256 = _sha256_of_start(recorded)
+
+
+def _sha256_of_start(recorded: dict[str, Any]) -> str | None:
+    """Return the SHA-256 of the file that a run started from; None where settings.json is older than that entry."""
+    sha256 = recorded.get("start", {}).get("init_sha256")
+    return None if sha256 is None else str(sha256)
 
 
 @click.command()

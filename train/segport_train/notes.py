@@ -11,6 +11,8 @@ mask.
 slices are pooled, then the mean or median over patients; a patient without tumour in truth and mask counts as 1. *Per \
 tumour slice*: every slice with tumour in the truth by itself, so the small ends of a tumour weigh as much as its \
 middle.
+- Probabilities are computed in the precision of the training: with bf16 the pooled Dice may differ by 0.001 from \
+that of the exported model, which `seg-export` judges by itself.
 - *95 % interval*: percentiles of 10,000 resamples of the patients (bootstrap), also for pooled figures; slices of a \
 patient are not independent. One patient alone has none, and with fewer than about ten it is too \
 narrow. It holds the chance in who the patients are, not the chance in the training.

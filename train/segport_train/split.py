@@ -32,7 +32,7 @@ def assign_parts(table: pd.DataFrame, settings: TrainSettings) -> pd.Series:
         assigned = dict.fromkeys(validation, "val") | dict.fromkeys(test, "test")
         parts = units.map(lambda n: assigned.get(n, "train"))
     if not table.tumour_pixels[parts == "train"].any():
-        raise UsageError("the split leaves no slice with tumour to train on; remedy: smaller --val and --test")
+        raise UsageError(f"the split leaves no slice with tumour to train on; remedy: {_more_to_train(settings)}")
     _refuse_twins(table, parts)
     return parts
 
@@ -78,6 +78,15 @@ def _patients_of_sites(table: pd.DataFrame, settings: TrainSettings) -> set[str]
         found = ", ".join(sorted(set(table.site)))
         raise UsageError(f"--holdout {unknown[0]}: no patient is of that site; found {found}")
     return set(table.patient[table.site.isin(settings.holdout)])
+
+
+def _more_to_train(settings: TrainSettings) -> str:
+    """Return what the user can do for a larger training part."""
+    if settings.split_file is not None:
+        return "a --split-file that names more patients train"
+    if settings.split == "site":
+        return "a smaller --val, or fewer --holdout sites"
+    return "a smaller --val, or more folds" if settings.fold is not None else "smaller --val and --test"
 
 
 def _refuse_twins(table: pd.DataFrame, parts: pd.Series) -> None:

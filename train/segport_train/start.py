@@ -80,6 +80,7 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
     recorded = record_settings(settings, hardware, data, "\n".join(table.relative))
     recorded["processes"] = processes.count  # each takes batch statistics of its own share on the CPU
+    recorded["start"] = init.described()
     before = settings.out / "settings.json"
     notes = _compare_settings(before, recorded) if settings.resume else _explain(init, contract)
     notes += describe_parts(table)
