@@ -1,0 +1,1 @@
+"""Volumes in, the same geometry out: NIfTI files and DICOM series. Needs the extra `medical`; imported when asked for."""
