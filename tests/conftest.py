@@ -25,8 +25,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for file in patient.iterdir():
                 (folder / file.name).symlink_to(file)
     (root / "split.csv").write_text("\n".join(split) + "\n")
-    # 144 steps reached Dice 0.77 on the fourth patient. Augmented: without, three patients do not generalise to it. A rate
-    # that falls to zero: with a constant one, some seeds end in empty masks.
+    # 144 steps reached Dice 0.77 on the fourth patient. Augmented: without, three patients do not generalise to it. A
+    # rate that falls to zero: with a constant one, some seeds end in empty masks.
     options = "--size 64 --output-stride 16 --epochs 12 --batch-size 8 --optimizer adamw --lr 2e-3 --loss bce-dice"
     arguments = f"{root}/data --out {root}/run --split-file {root}/split.csv --tumour-only --device cpu {options}"
     assert main([*arguments.split(), "--evaluate-train-every", "12"]) == 0

@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import click
 from segport import __version__
 from segport.command import run_command
 from segport.errors import UsageError
-from segport.settings import DEVICES, ENGINES, RunSettings
+from segport.settings import DEVICES, ENGINES, VOLUME_FORMATS, RunSettings
 from segport.text import printable
 
 if TYPE_CHECKING:
@@ -40,6 +41,17 @@ PATH = click.Path(path_type=Path)
 @click.option("--score", is_flag=True, help="Compare with the _mask files that are there: Dice, IoU, HD95.")
 @click.option("--masks", type=PATH, help="Folder that mirrors INPUT and holds the true masks.")
 @click.option("--spacing", type=(float, float, float), metavar="H W D", help="Pixel height, width, slice distance: mm.")
+@click.option("--channel", multiple=True, metavar="ROLE=GLOB", help="NIfTI: which files are flair, pre and post.")
+@click.option("--series", multiple=True, metavar="ROLE=WHAT", help="DICOM: which series is flair, pre or post.")
+@click.option(
+    "--format",
+    "volume_format",
+    type=click.Choice(VOLUME_FORMATS),
+    default=RunSettings.volume_format,
+    help="Masks of volumes: NIfTI from NIfTI and SEG from DICOM, or NIfTI from both.",
+)
+@click.option("--min-volume", type=float, metavar="MM3", help="Leave out smaller components of a volume's mask.")
+@click.option("--keep-identity", is_flag=True, help="Name outputs of DICOM by patient; else by a hash.")
 @click.option("--overwrite", is_flag=True, help="Segment all slices anew, and replace whatever is in the way.")
 @click.option("--verify", is_flag=True, help="Trust no file times: compare contents with those of the earlier run.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and why; write nothing.")
@@ -59,7 +71,7 @@ def command(
     quiet: bool,
     **options: Any,
 ) -> int:
-    """Write a tumour mask for every slice in INPUT (folders, or single files): .tif, .png, .jpg, .bmp."""
+    """Write a tumour mask for every slice (.tif, .png, .jpg, .bmp) and volume (NIfTI, DICOM) in INPUT."""
     settings = RunSettings(**options)
     if info:
         return _show_info(settings, as_json)
@@ -109,9 +121,9 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     from segport.freshness import Freshness
     from segport.ledger import Ledger
     from segport.modelfile import read_contract
-    from segport.plan import MASK
     from segport.run import refuse_others_results
     from segport.segmenter import default_model
+    from segport.work import Work
 
     model = settings.model or default_model()
     counts: Counter[str] = Counter()
@@ -119,10 +131,11 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     with closing(Ledger(plan.out, writable=False)) as ledger:
         refuse_others_results(plan, settings, ledger)
         freshness = Freshness(ledger, plan, settings, model, read_contract(model))
-        for job in (job for folder in plan.folders() for job in folder.jobs):
+        slices = (job for folder in plan.folders() for job in folder.jobs)
+        for job in chain[Work](slices, plan.volumes.jobs):
             verdict = freshness.judge(job)
             counts[verdict.kind] += 1
-            source, target = str(job.slice.path), str(job.target(plan.out, MASK))
+            source, target = job.shown, str(job.target(plan.out, job.endings(settings)[-1]))
             if as_json:
                 lines.append({"slice": source, "mask": target, "state": verdict.kind, "reason": verdict.reason})
             else:
@@ -132,7 +145,7 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
         click.echo(json.dumps(lines))
         return 0
     click.echo(
-        f"{counts['stale']} slices to segment, {counts['fresh']} up to date, {counts['refused']} refused;"
+        f"{counts['stale']} slices and volumes to segment, {counts['fresh']} up to date, {counts['refused']} refused;"
         " nothing was written"
     )
     return 0

@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from segport.outcome import Outcome
 from segport.plan import Plan
-from segport.run import RunResult
+from segport.result import RunResult
 from segport.scoring import Scores
 from segport.settings import RunSettings
 from segport.text import printable, printable_lines
+from segport.work import Work
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
 
@@ -27,7 +28,7 @@ class Console:
         self._plan, self._settings = plan, settings
         self._stopped = Event()
         self._before: dict[int, Any] = {}
-        self._bar = tqdm(unit="slice", disable=True if quiet else None, dynamic_ncols=True)
+        self._bar = tqdm(unit="mask", disable=True if quiet else None, dynamic_ncols=True)
 
     def __enter__(self) -> "Console":
         if current_thread() is main_thread():
@@ -42,13 +43,15 @@ class Console:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def tick(self, outcome: Outcome) -> None:
+    def tick(self, outcome: Outcome[Work]) -> None:
         """Move the bar, and say at once what failed."""
         self._bar.update()
         entry = outcome.entry
         if entry.message:
             kind = "" if entry.status == "written" else "failed: "
-            tqdm.write(printable(f"{kind}{outcome.job.slice.path}: {entry.message}"), file=sys.stderr)
+            tqdm.write(printable(f"{kind}{outcome.job.shown}: {entry.message}"), file=sys.stderr)
+        for note in entry.found_volume.notes if entry.found_volume is not None and outcome.reason else ():
+            tqdm.write(printable(f"{outcome.job.shown}: {note}"), file=sys.stderr)
 
     def stop(self) -> bool:
         """Return whether the user wants the run to end."""
@@ -76,7 +79,7 @@ class Console:
                 total += folder.slices
                 if self._stopped.is_set():
                     return
-            self._bar.total = total
+            self._bar.total = total + len(self._plan.volumes.jobs)
 
 
 def summarise(result: RunResult, settings: RunSettings) -> str:
@@ -84,8 +87,11 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
     done = f", {result.up_to_date} of them up to date before" if result.up_to_date else ""
     folder = click.format_filename(result.out)
     lines = [f"{result.written} masks in {folder}{done} ({result.failed} failed, {result.ignored} ignored)"]
+    lines += [f"skipped: {count} DICOM files ({why})" for why, count in sorted(result.skipped.items())]
     if settings.overlay:
-        lines.append(f"overlays beside them: *_overlay.png (red: mask{', green: truth' if settings.score else ''})")
+        slices = any(totals.volume is None for totals in result.patients.values())
+        pictures = "*_overlay.png, *_sheet.png" if slices else "*_sheet.png"
+        lines.append(f"pictures beside them: {pictures} (red: mask{', green: truth' if settings.score else ''})")
     if result.unlike:
         reasons = "; ".join(f"{why} ({n})" for why, n in result.warnings.most_common())
         lines.append(f"{result.unlike} slices look unlike the training data: {reasons}")

@@ -66,14 +66,40 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundVolume:
+    """What a volume's mask holds. `slices`: of each axial slice from the feet to the head; `warnings`: theirs.
+
+    `spacing`: height and width of a pixel and distance of the slices, in millimetres. `components`: connected in three
+    dimensions; their `volume` together and the `largest` one in mm3. `notes`: what was guessed or put in place of what.
+    """
+
+    slices: tuple[Found, ...]
+    warnings: tuple[tuple[str, ...], ...]
+    spacing: tuple[float, float, float]
+    components: int
+    volume: float
+    largest: float
+    notes: tuple[str, ...]
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> "FoundVolume":
+        """Return what a parsed line says; errors as for `Entry.from_json`."""
+        values = dict(document)
+        values["slices"] = tuple(map(Found.from_json, values["slices"]))
+        values["warnings"] = tuple(map(tuple, values["warnings"]))
+        values["spacing"], values["notes"] = tuple(values["spacing"]), tuple(values["notes"])
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the ledger.
+    """One line of the ledger, on a slice or a volume.
 
     `stem`: the outputs' path below the output folder, without ending. `source`: the slice's path. `read`: its stamp
     when it was read. `model`: SHA-256 of the model file; `settings`: hash of the settings that decide pixels; `volume`:
-    state of the patient's slices where the intensity window depends on them, of a sheet of those that it shows.
-    `outputs`: stamps by ending. `scored`: whether a true mask was looked for; `truth`: its stamp. `warnings`: why the
-    slice is unlike the training data.
+    state of the patient's slices where the intensity window depends on them; of a volume that of its files, of a sheet
+    that of the slices that it shows. `outputs`: stamps by ending. `scored`: whether a true mask was looked for;
+    `truth`: its stamp. `warnings`: why the slice is unlike the training data.
     """
 
     stem: str
@@ -88,6 +114,7 @@ class Entry:
     scored: bool = False
     truth: Stamp | None = None
     found: Found | None = None
+    found_volume: FoundVolume | None = None
     warnings: tuple[str, ...] = ()
     time: str = ""
 
@@ -107,7 +134,8 @@ class Entry:
         for name in ("read", "truth"):
             values[name] = Stamp(**values[name]) if values.get(name) else None
         values["outputs"] = {str(k): Stamp(**v) for k, v in dict(values.get("outputs", {})).items()}
-        values["found"] = Found.from_json(values["found"]) if values.get("found") else None
+        for name, kind in (("found", Found), ("found_volume", FoundVolume)):
+            values[name] = kind.from_json(values[name]) if values.get(name) else None
         values["warnings"] = tuple(values.get("warnings", ()))
         return cls(**values)
 

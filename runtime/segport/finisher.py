@@ -13,7 +13,7 @@ from segport.errors import SliceError
 from segport.outcome import Loaded, Staged, stage_failure
 from segport.outputs import encode_png, stage_bytes
 from segport.overlay import draw_heat, draw_outlines
-from segport.plan import HEAT, MASK, OVERLAY, PROBABILITY
+from segport.plan import HEAT, MASK, OVERLAY, PROBABILITY, Job
 from segport.preprocess import restore, sigmoid, to_display, to_mask
 from segport.reading import read_slice, read_truth
 from segport.regions import measure_regions
@@ -30,7 +30,7 @@ class Finisher:
         self._settings, self._workspace = settings, workspace
         self._threshold = contract.output.threshold if settings.threshold is None else settings.threshold
 
-    def finish(self, loaded: Loaded, small: NDArray[np.float32]) -> Staged:
+    def finish(self, loaded: Loaded, small: NDArray[np.float32]) -> Staged[Job]:
         """Return a slice's staged outputs. `small`: its logits, float32 [size, size]. Raises `OutputError`."""
         job = loaded.outcome.job
         logits = restore(small, loaded.shape)

@@ -9,13 +9,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path, PurePath
 
 SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
 MASK_ENDING = "_mask"
 OUTPUT_ENDINGS = ("_overlay", "_probability", "_heat", "_sheet")  # what seg-infer writes beside masks
+SHEET = "_sheet.png"  # of a patient or a volume
 MASK_FOLDERS = frozenset({"masks", "labels"})
 IMAGE_FOLDERS = frozenset({"images", "imgs"})
 DIGITS = re.compile(r"\d+")
@@ -26,14 +27,14 @@ class Folder:
     """One folder. `relative`: its path below the root. `names`, `masks`: its slices and masks, in natural order.
 
     `mirror`: its path below an output folder, in which no two folders differ only in case or Unicode normal form.
-    `ignored`: how many of its files are neither. `readable`: whether it could be listed.
+    `others`: its files that are neither. `readable`: whether it could be listed.
     """
 
     relative: PurePath
     mirror: PurePath
     names: list[str]
     masks: list[str]
-    ignored: int = 0
+    others: list[str] = field(default_factory=list)
     readable: bool = True
 
 
@@ -155,4 +156,4 @@ def _sort_files(here: PurePath, mirror: PurePath, files: list[str]) -> Folder:
     pictures = sorted((n for n in files if is_picture(n)), key=natural_key)
     masks = [n for n in pictures if is_mask(here / n)]
     names = [n for n in pictures if not is_mask(here / n)] if masks else pictures
-    return Folder(here, mirror, names, masks, ignored=len(files) - len(pictures))
+    return Folder(here, mirror, names, masks, [n for n in files if not is_picture(n)])

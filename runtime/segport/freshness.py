@@ -14,7 +14,9 @@ from segport.ledger import Ledger
 from segport.modelfile import file_sha256
 from segport.plan import Job, Plan
 from segport.settings import RunSettings
+from segport.volumes.job import VolumeJob
 from segport.windows import PatientWindows
+from segport.work import Work
 from segport.workspace import Workspace
 
 PIXEL_RULES = 1  # counts up when prepare, restore or to_mask change what they compute: older masks are then stale
@@ -36,7 +38,9 @@ class Verdict:
 def pixel_settings(settings: RunSettings, contract: ModelContract) -> str:
     """Return a hash of the settings that decide pixels: not batch size, threads or device."""
     threshold = contract.output.threshold if settings.threshold is None else settings.threshold
-    decisive = [PIXEL_RULES, settings.engine, threshold, settings.window]
+    decisive: list[object] = [PIXEL_RULES, settings.engine, threshold, settings.window]
+    if settings.min_volume is not None:
+        decisive.append(settings.min_volume)
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
@@ -65,8 +69,8 @@ class Freshness:
         """Return the intensity windows of the input that the slice is from."""
         return self._windows[id(job.tree)]
 
-    def judge(self, job: Job) -> Verdict:
-        """Return what to do with a slice; reads the slice or its outputs only where sizes and times leave doubt."""
+    def judge(self, job: Work) -> Verdict:
+        """Return what to do with it; reads it or its outputs only where sizes and times leave doubt."""
         entry = self._ledger.find(job.name)
         if not self._settings.overwrite and (refusal := self._why_refused(job, entry)):
             return Verdict("refused", refusal, entry)
@@ -76,32 +80,32 @@ class Freshness:
             reason = "--overwrite"
         else:
             reason = self._why_stale(job, entry) or self._what_is_missing(job, entry)
-        if reason and (danger := self.reader.why_not(job.slice.path)):
+        if reason and isinstance(job, Job) and (danger := self.reader.why_not(job.slice.path)):
             return Verdict("refused", danger, entry)
         return Verdict("stale" if reason else "fresh", reason, entry)
 
-    def _why_refused(self, job: Job, entry: Entry | None) -> str:
+    def _why_refused(self, job: Work, entry: Entry | None) -> str:
         named = entry.outputs if entry is not None else {}
         targets = [job.target(self._out, e) for e in job.endings(self._settings) if e not in named]
         foreign = [target.name for target in targets if os.path.lexists(target)]
         if foreign:
             return f"{foreign[-1]} is already there and no run of seg-infer wrote it; {ELSEWHERE}"
-        if entry is not None and entry.outputs and entry.source != job.source and not self._is_same_slice(job, entry):
+        if entry is not None and entry.outputs and entry.source != job.source and not self._is_same(job, entry):
             return f"its mask would replace that of {entry.source}; {ELSEWHERE}"
         return ""
 
-    def _why_stale(self, job: Job, entry: Entry) -> str:
+    def _why_stale(self, job: Work, entry: Entry) -> str:
         if entry.status == "failed":
             return "failed before"
         if (entry.model, entry.settings) != (self.model, self.pixels):
             return "another model" if entry.model != self.model else "other settings"
-        if not self._is_same_slice(job, entry):
-            return "the slice changed"
-        if entry.volume and entry.volume != self.windows_of(job).state_of_patient(job.slice):
+        if not self._is_same(job, entry):
+            return "it changed"
+        if isinstance(job, Job) and entry.volume and entry.volume != self.windows_of(job).state_of_patient(job.slice):
             return "other slices of the patient changed, and with them the intensity window"
         return ""
 
-    def _what_is_missing(self, job: Job, entry: Entry) -> str:
+    def _what_is_missing(self, job: Work, entry: Entry) -> str:
         for ending in job.endings(self._settings):
             target = job.target(self._out, ending)
             if ending not in entry.outputs or not os.path.exists(target):  # noqa: PTH110  (False where pathlib raises)
@@ -114,12 +118,15 @@ class Freshness:
             return "its overlay shows the true mask"
         return ""
 
-    def _is_scored(self, job: Job, entry: Entry) -> bool:
-        if not entry.scored or (entry.truth is None) != (job.slice.mask is None):
+    def _is_scored(self, job: Work, entry: Entry) -> bool:
+        if not entry.scored or (entry.truth is None) != (job.truth is None):
             return False
-        if entry.truth is None or job.slice.mask is None:
+        if entry.truth is None or job.truth is None:
             return True
-        return entry.truth.is_of(job.slice.mask, verify=self._settings.verify)
+        return entry.truth.is_of(job.truth, verify=self._settings.verify)
 
-    def _is_same_slice(self, job: Job, entry: Entry) -> bool:
-        return entry.read is not None and entry.read.is_of(job.slice.path, verify=self._settings.verify)
+    def _is_same(self, job: Work, entry: Entry) -> bool:
+        verify = self._settings.verify
+        if isinstance(job, VolumeJob):
+            return job.is_unchanged(entry, verify=verify)
+        return isinstance(job, Job) and entry.read is not None and entry.read.is_of(job.slice.path, verify=verify)

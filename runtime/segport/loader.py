@@ -21,7 +21,7 @@ class Loader:
     def __init__(self, contract: ModelContract, settings: RunSettings, freshness: Freshness) -> None:
         self._contract, self._settings, self._freshness = contract, settings, freshness
 
-    def load(self, job: Job) -> Loaded | Staged:
+    def load(self, job: Job) -> Loaded | Staged[Job]:
         """Return a slice for the network, or what there is to say of one that needs it not, or cannot be used."""
         verdict = self._freshness.judge(job)
         if verdict.kind == "fresh" and verdict.entry is not None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,17 +10,20 @@ from numpy.typing import NDArray
 from segport.entry import Entry, Stamp
 from segport.plan import Job
 from segport.preprocess import Window
+from segport.work import Work
+
+W_co = TypeVar("W_co", bound=Work, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What happened to one slice: its `entry`, and why it was segmented (`reason`; empty where nothing was to do).
+class Outcome(Generic[W_co]):
+    """What happened to one slice or volume: its `entry`, and why it was segmented (`reason`; empty where it was not).
 
     The entry is that of the ledger, from this run or an earlier one; one that is "failed" may be in no ledger, where a
     file that is not ours is in the way.
     """
 
-    job: Job
+    job: W_co
     entry: Entry
     reason: str = ""
 
@@ -31,7 +35,7 @@ class Loaded:
     `window`: see `preprocess`. `prepared`: for the network, uint8 [size, size, 3].
     """
 
-    outcome: Outcome
+    outcome: Outcome[Job]
     before: Entry | None
     shape: tuple[int, int]
     window: Window | None
@@ -39,19 +43,19 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class Staged(Generic[W_co]):
     """An outcome whose files are written but not yet named. `stale`: endings of older outputs that are to go.
 
     `record`: whether a line of the ledger is to say so.
     """
 
-    outcome: Outcome
+    outcome: Outcome[W_co]
     files: dict[str, Path] = field(default_factory=dict)
     stale: frozenset[str] = frozenset()
     record: bool = True
 
 
-def stage_failure(outcome: Outcome, message: str, before: Entry | None, read: Stamp | None) -> Staged:
+def stage_failure(outcome: Outcome[W_co], message: str, before: Entry | None, read: Stamp | None) -> Staged[W_co]:
     """Stage a failure. Outputs of other bytes under this name would pass for this slice's: they go.
 
     `read`: the slice's stamp; where it could not be read at all (None), nothing says that it changed, and they stay.

@@ -3,20 +3,16 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segport.errors import SliceError
+from segport.committer import Committer
 from segport.finisher import Finisher
 from segport.freshness import Freshness
-from segport.ledger import Ledger
 from segport.loader import Loader
 from segport.outcome import Loaded, Outcome, Staged
-from segport.outputs import remove, rename
 from segport.plan import Job
 from segport.preprocess import stack
 from segport.segmenter import Segmenter
@@ -37,16 +33,15 @@ class FolderSegmenter:
         segmenter: Segmenter,
         settings: RunSettings,
         freshness: Freshness,
-        ledger: Ledger,
         workspace: Workspace,
-        out: Path,
+        committer: Committer,
     ) -> None:
-        self._segmenter, self._ledger, self._out = segmenter, ledger, out
+        self._segmenter, self._committer = segmenter, committer
         self._size = segmenter.session.batch or settings.batch_size
         self._loader = Loader(segmenter.contract, settings, freshness)
         self._finisher = Finisher(segmenter.contract, settings, workspace)
 
-    def segment(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
+    def segment(self, jobs: Iterable[Job]) -> Iterator[Outcome[Job]]:
         """Segment the slices and yield an outcome for each, in order; its files have their names by then.
 
         A slice that cannot be used is "failed" and the others go on. Memory is bounded: `READ_AHEAD` bytes of
@@ -55,7 +50,7 @@ class FolderSegmenter:
         """
         lanes = self._segmenter.session.lanes
         ahead = max(2 * self._size * lanes, READ_AHEAD // (3 * self._segmenter.contract.input.size**2))
-        with _opencv_on_one_thread(), ExitStack() as pools:
+        with opencv_on_one_thread(), ExitStack() as pools:
 
             def pool(threads: int) -> ThreadPoolExecutor:
                 made = ThreadPoolExecutor(threads)
@@ -67,40 +62,19 @@ class FolderSegmenter:
             writers = pool(WRITERS)
             # beside those that are computed, one batch is finished and one waits, so that the network never does
             for pairs in ordered_map(pool(lanes), self._infer, grouped, lanes + 2):
-                yield from self._commit(list(ordered_map(writers, self._finish, pairs, len(pairs))))
+                yield from self._committer.commit(list(ordered_map(writers, self._finish, pairs, len(pairs))))
 
-    def _infer(self, batch: list[Loaded | Staged]) -> list[tuple[Loaded, NDArray[np.float32]] | Staged]:
+    def _infer(self, batch: list[Loaded | Staged[Job]]) -> list[tuple[Loaded, NDArray[np.float32]] | Staged[Job]]:
         prepared = [one.prepared for one in batch if isinstance(one, Loaded)]
         logits = iter(self._segmenter.logits(stack(prepared)) if prepared else ())
         return [(one, next(logits)) if isinstance(one, Loaded) else one for one in batch]
 
-    def _finish(self, one: tuple[Loaded, NDArray[np.float32]] | Staged) -> Staged:
+    def _finish(self, one: tuple[Loaded, NDArray[np.float32]] | Staged[Job]) -> Staged[Job]:
         return one if isinstance(one, Staged) else self._finisher.finish(*one)
-
-    def _commit(self, batch: list[Staged]) -> Iterator[Outcome]:
-        """Name the files of a batch, after the ledger says what they are.
-
-        Older files that are to go, go first: a line that no longer names them would make them another's.
-        """
-        for staged in batch:
-            for ending in staged.stale:
-                remove(staged.outcome.job.target(self._out, ending))
-        self._ledger.append(staged.outcome.entry for staged in batch if staged.record)
-        for staged in batch:
-            job = staged.outcome.job
-            try:
-                for ending, file in staged.files.items():
-                    rename(file, job.target(self._out, ending))
-            except SliceError as error:  # its outputs stay named: those that have their names, and older ones, are ours
-                entry = replace(staged.outcome.entry, status="failed", message=str(error), found=None)
-                self._ledger.append([entry])
-                yield replace(staged.outcome, entry=entry)
-            else:
-                yield staged.outcome
 
 
 @contextmanager
-def _opencv_on_one_thread() -> Iterator[None]:
+def opencv_on_one_thread() -> Iterator[None]:
     """Keep OpenCV from starting threads of its own for each small picture: the cores are the network's."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)

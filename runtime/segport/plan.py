@@ -10,27 +10,19 @@ from segport.folders import MASK_FOLDERS, Folder, fold, typed_path, unlike_names
 from segport.ledger import LEDGER
 from segport.settings import RunSettings
 from segport.sources import Slice, SliceTree
+from segport.volumes.listing import VolumeListing, list_volumes
+from segport.work import Work
 
-MASK, OVERLAY, PROBABILITY, HEAT, SHEET = "_mask.png", "_overlay.png", "_probability.png", "_heat.png", "_sheet.png"
+MASK, OVERLAY, PROBABILITY, HEAT = "_mask.png", "_overlay.png", "_probability.png", "_heat.png"
 SUMMARY, PATIENTS, RUN = "summary.csv", "patients.csv", "run.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One slice and its outputs. `stem`: their path below the output folder, without ending. `tree`: its input.
-
-    `patient`: the patient's name in the tables; among several inputs, that of the input comes before it.
-    """
+class Job(Work):
+    """One slice and its outputs. `tree`: its input."""
 
     slice: Slice
-    stem: PurePath
     tree: SliceTree
-    patient: str
-
-    @property
-    def name(self) -> str:
-        """The stem as the ledger has it."""
-        return self.stem.as_posix()
 
     @property
     def source(self) -> str:
@@ -38,13 +30,19 @@ class Job:
         return str(typed_path(self.slice.path))
 
     @property
+    def shown(self) -> str:
+        """The slice's path as the user wrote it."""
+        return str(self.slice.path)
+
+    @property
+    def truth(self) -> Path | None:
+        """The file of its true mask."""
+        return self.slice.mask
+
+    @property
     def row_path(self) -> str:
         """The slice's path as the tables have it."""
         return self.stem.with_name(self.slice.relative.name).as_posix()
-
-    def target(self, out: Path, ending: str) -> Path:
-        """Return the path of one output."""
-        return out / self.stem.with_name(self.stem.name + ending)
 
     def endings(self, settings: RunSettings) -> list[str]:
         """Return the endings of the outputs that a run writes; the mask's is the last."""
@@ -55,22 +53,29 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class PlannedFolder:
-    """One folder of an input, its jobs in natural order, `slices` of them. The rest as for `segport.folders.Folder`."""
+    """One folder of an input, its jobs in natural order, `slices` of them.
+
+    `others`: how many of its files are neither slices nor masks. `readable`: whether it could be listed.
+    """
 
     path: Path
     slices: int
     jobs: Iterator[Job]
-    ignored: int
+    others: int
     readable: bool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The inputs of a run, and its output folder. `trees`: by the folder below `out` that mirrors each."""
+    """The inputs of a run, and its output folder. `trees`: by the folder below `out` that mirrors each.
+
+    `volumes`: its NIfTI files and DICOM series; slices are listed while the run goes on.
+    """
 
     out: Path
     trees: dict[PurePath, SliceTree]
     paired: bool
+    volumes: VolumeListing
 
     @property
     def inputs(self) -> list[str]:
@@ -83,18 +88,18 @@ class Plan:
             for folder in tree.folders():
                 jobs = self._jobs(prefix, tree, folder)
                 yield PlannedFolder(
-                    tree.base / folder.relative, len(folder.names), jobs, folder.ignored, folder.readable
+                    tree.base / folder.relative, len(folder.names), jobs, len(folder.others), folder.readable
                 )
 
     def _jobs(self, prefix: PurePath, tree: SliceTree, folder: Folder) -> Iterator[Job]:
         stems = _name_outputs(folder.names)
         for item, stem in zip(tree.slices(folder, paired=self.paired), stems, strict=True):
             patient = item.patient if prefix == PurePath() else f"{prefix}/{item.patient}"
-            yield Job(item, prefix / folder.mirror / stem, tree, patient)
+            yield Job(prefix / folder.mirror / stem, patient, item, tree)
 
 
 def plan_run(inputs: Sequence[Path], out: Path | None, settings: RunSettings) -> Plan:
-    """Return what a run over `inputs` (folders or single files) would do; nothing is written or listed yet.
+    """Return what a run over `inputs` (folders or single files) would do; nothing is written, no slice listed yet.
 
     The tree is mirrored below `out`, by default `<input>-masks` beside the one input; several inputs each go under
     their own name, which also comes before their patients' names. Raises `UsageError`: several inputs without `out` or
@@ -114,9 +119,15 @@ def plan_run(inputs: Sequence[Path], out: Path | None, settings: RunSettings) ->
         trees[prefix] = SliceTree(root, masks=settings.masks, patient_pattern=settings.patient_pattern, exclude=out)
         _refuse_nested(root, out)
     _refuse_masks(out, settings)
-    plan = Plan(out, trees, paired=settings.score)
-    if not any(True for folder in plan.folders() for _ in folder.jobs):
-        raise UsageError(f"{', '.join(map(str, inputs))}: found no slice; expected .tif, .png, .jpg or .bmp files")
+    plan = Plan(out, trees, paired=settings.score, volumes=list_volumes(trees, settings))
+    slices = any(True for folder in plan.folders() for _ in folder.jobs)
+    if (settings.asks_for_volumes or not slices) and not plan.volumes.jobs:
+        why = "; ".join(why for _, why in plan.volumes.problems) or (
+            "found no volume; these options need one"
+            if slices
+            else "found no slice and no volume; expected .tif, .png, .jpg, .bmp, .nii or .nii.gz files, or DICOM series"
+        )
+        raise UsageError(f"{', '.join(map(str, inputs))}: {why}")
     return plan
 
 

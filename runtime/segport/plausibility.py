@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segport.contract import ModelContract
-from segport.preprocess import Pixels
+from segport.preprocess import SQUARE, Pixels, Spacing, square_shape
 
 CONSTANT = "nearly constant"
 TWO_LEVELS = "only two grey levels, like a mask"
@@ -34,12 +34,14 @@ DARK = 0.2  # 26; LGG slices have 116, and 14 when divided by 8. Empty slices of
 # slice counts as dark only where a head is, that is where its centre is visibly brighter than its frame
 
 
-def unlike_training(pixels: Pixels, prepared: NDArray[np.uint8], contract: ModelContract) -> tuple[str, ...]:
+def unlike_training(
+    pixels: Pixels, prepared: NDArray[np.uint8], contract: ModelContract, spacing: Spacing = SQUARE
+) -> tuple[str, ...]:
     """Return why a slice leaves the contract's training range, as short fixed words; usually nothing.
 
     `pixels`: the slice as read, [H, W] or [H, W, C], any dtype. `prepared`: the same slice as `prepare` gives it,
-    uint8 [size, size, 3]. At most one reason each for size, channels and grey levels; a contract that does not state
-    a range gives none for it.
+    uint8 [size, size, 3], and `spacing` as it had it. At most one reason each for size, channels and grey levels; a
+    contract that does not state a range gives none for it.
     """
     known, reasons = contract.training_range, list[str]()
     side = max(pixels.shape[:2])
@@ -53,7 +55,11 @@ def unlike_training(pixels: Pixels, prepared: NDArray[np.uint8], contract: Model
         reasons.append(f"{channels} channel{'s' * (channels > 1)}, trained with {expected}")
     if known.intensity:
         _, _, high, brightest = (sum(levels) / len(levels) for levels in zip(*known.intensity, strict=True))
-        look = TWO_LEVELS if _has_two_levels(pixels) else _judge(_unpad(prepared, pixels), high, brightest)
+        look = (
+            TWO_LEVELS
+            if _has_two_levels(pixels)
+            else _judge(_unpad(prepared, square_shape(pixels.shape, spacing)), high, brightest)
+        )
         reasons += [look] if look else []
     return tuple(reasons)
 
@@ -86,9 +92,9 @@ def _has_two_levels(pixels: Pixels) -> bool:
     return bool(low != high) and not any(((low < part) & (part < high)).any() for part in parts)
 
 
-def _unpad(prepared: NDArray[np.uint8], pixels: Pixels) -> NDArray[np.uint8]:
-    """Return what `prepare` made of the slice itself, without the padding to a square."""
-    size, (height, width) = len(prepared), pixels.shape[:2]
+def _unpad(prepared: NDArray[np.uint8], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return what `prepare` made of a slice of this height and width, without the padding to a square."""
+    size, (height, width) = len(prepared), shape
     rows, columns = (max(1, round(size * n / max(height, width))) for n in (height, width))
     top, left = (size - rows) // 2, (size - columns) // 2
     return prepared[top : top + rows, left : left + columns]

@@ -13,19 +13,26 @@ from segport.contract import ModelContract
 from segport.errors import SliceError
 
 Pixels = NDArray[np.generic]
+Spacing = tuple[float, float]
+"""Height and width of a pixel, in millimetres."""
+
+SQUARE: Spacing = (1.0, 1.0)
 Window = tuple[tuple[float, float], ...]
 """Per channel (or once for all channels) the intensities that become 0 and 255."""
 
 
-def prepare(pixels: Pixels, contract: ModelContract, window: Window | None = None) -> NDArray[np.uint8]:
+def prepare(
+    pixels: Pixels, contract: ModelContract, window: Window | None = None, spacing: Spacing = SQUARE
+) -> NDArray[np.uint8]:
     """Return a slice as the network's input: uint8 [size, size, 3] in the contract's channel order (RGB).
 
     `pixels`: [H, W], [H, W, 1] or [H, W, 3], any real dtype; one channel stands for all three.
-    uint8 is taken as stored; any other dtype needs `window`. A constant slice is ordinary input.
+    uint8 is taken as stored; any other dtype needs `window`. A constant slice is ordinary input. Where pixels are not
+    square by their `spacing`, the slice is enlarged until they are.
     Raises `SliceError` for other shapes, for values that are not finite, and for a missing window.
     """
     display = to_display(pixels, window)
-    return _resize(_pad_to_square(display), contract.input.size)
+    return _resize(_pad_to_square(_enlarge(display, spacing)), contract.input.size)
 
 
 def prepare_mask(mask: Pixels, contract: ModelContract) -> NDArray[np.uint8]:
@@ -49,16 +56,20 @@ def binarise(mask: Pixels) -> NDArray[np.uint8]:
     return np.asarray(mask.astype(np.float64) > 0, np.uint8)
 
 
-def restore(logits: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+def restore(logits: NDArray[np.float32], shape: tuple[int, int], spacing: Spacing = SQUARE) -> NDArray[np.float32]:
     """Return float32 logits [size, size] at the slice's own `shape` (height, width), padding cut off.
 
-    Logits are resized, not masks: thresholding after the resize keeps edges at subpixel accuracy.
+    Logits are resized, not masks: thresholding after the resize keeps edges at subpixel accuracy. `spacing`: as
+    `prepare` had it.
     """
-    height, width = shape
+    height, width = square_shape(shape, spacing)
     side = max(height, width)
     square = cv2.resize(logits, (side, side), interpolation=cv2.INTER_LINEAR)
     top, left = (side - height) // 2, (side - width) // 2
-    return np.ascontiguousarray(square[top : top + height, left : left + width], np.float32)
+    cut = np.ascontiguousarray(square[top : top + height, left : left + width], np.float32)
+    if cut.shape == shape:
+        return cut
+    return np.asarray(cv2.resize(cut, shape[::-1], interpolation=cv2.INTER_AREA), np.float32)
 
 
 def to_mask(logits: NDArray[np.float32], threshold: float) -> NDArray[np.uint8]:
@@ -130,6 +141,19 @@ def _apply_window(channels: Pixels, window: Window | None) -> NDArray[np.uint8]:
         raise SliceError(f"the window is {window}; expected LO < HI once, or for each of {channels.shape[2]} channels")
     share = np.clip((channels.astype(np.float64) - low) / (high - low), 0, 1)
     return np.asarray(np.rint(share * 255), np.uint8)
+
+
+def square_shape(shape: tuple[int, ...], spacing: Spacing) -> tuple[int, int]:
+    """Return the height and width of a slice once its longer pixel sides are divided until pixels are square."""
+    (height, width), (tall, wide) = shape[:2], spacing
+    return round(height * max(1.0, tall / wide)), round(width * max(1.0, wide / tall))
+
+
+def _enlarge(pixels: NDArray[np.uint8], spacing: Spacing) -> NDArray[np.uint8]:
+    height, width = square_shape(pixels.shape, spacing)
+    if (height, width) == pixels.shape[:2]:
+        return pixels
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def _pad_to_square(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,95 +1,36 @@
 """One run of the command: plan, segment, and leave tables and run.json behind, whatever happens."""
 
-import platform
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from segport import __version__
+from segport.committer import Committer
 from segport.deaths import record_deaths
 from segport.errors import OutputError
 from segport.freshness import Freshness
 from segport.ledger import LEDGER, Ledger
-from segport.outcome import Outcome
+from segport.outcome import Outcome, W_co
 from segport.outputs import csv_line, encode_json, rename, stage_bytes
 from segport.pipeline import READERS, FolderSegmenter
 from segport.plan import PATIENTS, RUN, SUMMARY, Job, Plan
-from segport.scoring import Scores, score_patients
+from segport.result import RunResult, describe_result, score_result
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
 from segport.sheet_writer import SheetWriter
-from segport.tables import GrowingTable, PatientTotals, patient_header, patient_rows, summary_header, summary_row
+from segport.tables import GrowingTable, patient_rows, summary_header, summary_rows
+from segport.volumes.job import VolumeJob
+from segport.work import Work
 from segport.workspace import Workspace, open_workspace
-
-KEPT = 1000  # problems that run.json lists; summary.csv has them all, and memory stays flat
-
-
-@dataclass
-class RunResult:
-    """What a run did. `written`: slices with a mask, of which `up_to_date` had one already; `failed`: without.
-
-    `problems`: the first slices that failed or could not be scored, with the reason; `general`: what else went wrong.
-    `unlike`: how many slices look unlike the training data, `warnings`: by reason. `scores`: when truth was there and
-    asked for. `finished`: whether every slice was come to; `stopped`: whether the user ended it before.
-    """
-
-    out: Path
-    provider: str
-    note: str
-    written: int = 0
-    up_to_date: int = 0
-    failed: int = 0
-    unscored: int = 0
-    unreadable: int = 0
-    ignored: int = 0
-    problems: list[tuple[str, str]] = field(default_factory=list)
-    unlike: int = 0
-    general: list[tuple[str, str]] = field(default_factory=list)
-    warnings: Counter[str] = field(default_factory=Counter)
-    scores: Scores | None = None
-    finished: bool = False
-    stopped: bool = False
-    ledger_lines_unusable: int = 0
-    patients: dict[str, PatientTotals] = field(default_factory=dict)
-
-    @property
-    def exit_code(self) -> int:
-        """0 when every slice was written (and scored, where asked); 1 when some was not; 130 when interrupted."""
-        if not self.finished:
-            return 130
-        return 1 if self.failed or self.unscored or self.unreadable or self.general else 0
-
-    def add(self, outcome: Outcome, settings: RunSettings) -> None:
-        """Count one slice in."""
-        entry = outcome.entry
-        self.patients.setdefault(outcome.job.patient, PatientTotals()).add(entry)
-        self.warnings.update(entry.warnings)
-        self.unlike += bool(entry.warnings)
-        if entry.status == "written":
-            self.written += 1
-            self.up_to_date += not outcome.reason
-            self.unscored += settings.score and bool(entry.message)
-        else:
-            self.failed += 1
-        if entry.message and len(self.problems) < KEPT:
-            self.problems.append((str(outcome.job.slice.path), entry.message))
-
-    def complain(self, what: str, why: str) -> None:
-        """Keep a problem that is not a slice's, unless there are too many."""
-        if len(self.general) < KEPT:
-            self.general.append((what, why))
 
 
 def run(
     plan: Plan,
     settings: RunSettings,
     segmenter: Segmenter,
-    tick: Callable[[Outcome], object] = lambda _: None,
+    tick: Callable[[Outcome[Work]], object] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """Segment what the ledger of the output folder does not name as done; `tick` is called after each slice.
@@ -99,7 +40,11 @@ def run(
     writing there, its files are another's, the disk is full) and `ModelError` when inference fails.
     """
     started = time.monotonic()
-    result = RunResult(plan.out, segmenter.session.provider, segmenter.session.note)
+    listing = plan.volumes
+    result = RunResult(plan.out, segmenter.session.provider, segmenter.session.note, skipped=listing.skipped)
+    result.ignored -= listing.used + listing.skipped.total()  # they are counted with the others of their folders
+    for what, why in listing.problems:
+        result.complain(what, why)
     if not (plan.out / LEDGER).exists():
         with closing(Ledger(plan.out, writable=False)) as ledger:
             refuse_others_results(plan, settings, ledger)  # before anything is left in a folder that is not ours
@@ -111,27 +56,36 @@ def run(
         freshness = Freshness(ledger, plan, settings, segmenter.model, segmenter.contract, workspace)
         table = GrowingTable(workspace.temporary(), summary_header(settings))
 
+        def take(outcome: Outcome[Job] | Outcome[VolumeJob]) -> None:
+            for row in summary_rows(outcome, settings):
+                table.add(row)
+            result.add(outcome, settings)
+            tick(outcome)
+
         def leave() -> None:
             table.close()
             rename(table.path, plan.out / SUMMARY, of_slice=False)
-            lines = [csv_line(patient_header(settings)), *map(csv_line, patient_rows(result.patients, settings))]
-            _write(workspace, plan.out / PATIENTS, b"".join(lines))
-            document = _document(result, segmenter, settings, plan, freshness, time.monotonic() - started)
+            rows = patient_rows(result.patients, settings, volumes=bool(plan.volumes.jobs))
+            _write(workspace, plan.out / PATIENTS, b"".join(map(csv_line, rows)))
+            document = describe_result(result, segmenter, settings, plan, freshness, time.monotonic() - started)
             _write(workspace, plan.out / RUN, encode_json(document))
 
         try:
             sheets = SheetWriter(plan, settings, freshness, ledger, workspace, lambda why: result.complain("", why))
-            folder_segmenter = FolderSegmenter(segmenter, settings, freshness, ledger, workspace, plan.out)
+            committer = Committer(ledger, plan.out)
+            folder_segmenter = FolderSegmenter(segmenter, settings, freshness, workspace, committer)
             with closing(folder_segmenter.segment(_jobs(plan, result, stop))) as outcomes:  # type: ignore[type-var]  # a generator
                 for outcome in outcomes:
-                    table.add(summary_row(outcome, settings))
-                    result.add(outcome, settings)
+                    take(outcome)
                     if settings.overlay:
                         sheets.add(outcome)
-                    tick(outcome)
             sheets.finish()
+            volumes = _until(stop, plan.volumes.jobs, result)
+            with closing(_segment_volumes(volumes, segmenter, settings, freshness, workspace, committer)) as segmented:  # type: ignore[type-var]
+                for one in segmented:
+                    take(one)
             result.finished = not result.stopped
-            result.scores = _scores(result) if settings.score else None
+            result.scores = score_result(result) if settings.score else None
         except BaseException:
             with suppress(OutputError):  # what ended the run is what is reported
                 leave()
@@ -142,15 +96,29 @@ def run(
 
 def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[Job]:
     for folder in plan.folders():
-        result.ignored += folder.ignored
+        result.ignored += folder.others
         if not folder.readable:
             result.unreadable += 1
             result.complain(str(folder.path), "the folder cannot be listed; are its permissions right?")
-        for job in folder.jobs:
-            if stop():
-                result.stopped = True
-                return
-            yield job
+        yield from _until(stop, folder.jobs, result)
+        if result.stopped:
+            return
+
+
+def _segment_volumes(jobs: Iterable[VolumeJob], *parts: Any) -> Iterator[Outcome[VolumeJob]]:
+    """Segment volumes where there are any: what reads them is imported then, since it needs the extra medical."""
+    for first in jobs:
+        from segport.volumes.pipeline import VolumeSegmenter
+
+        yield from VolumeSegmenter(*parts).segment(chain([first], jobs))
+
+
+def _until(stop: Callable[[], bool], jobs: Iterable[W_co], result: RunResult) -> Iterator[W_co]:
+    for job in jobs:
+        if stop():
+            result.stopped = True
+            return
+        yield job
 
 
 def refuse_others_results(plan: Plan, settings: RunSettings, ledger: Ledger) -> None:
@@ -184,53 +152,3 @@ def _write(workspace: Workspace, path: Path, data: bytes) -> None:
     file = workspace.temporary()
     stage_bytes(file, data)
     rename(file, path, of_slice=False)
-
-
-def _scores(result: RunResult) -> Scores | None:
-    agreements = {name: p.agreement for name, p in result.patients.items() if p.agreement is not None}
-    if not agreements:
-        return None
-    slices = sum(p.scored for p in result.patients.values())
-    counts = {name: agreement.counts for name, agreement in agreements.items()}
-    return score_patients(counts, slices, [agreement.hd95 for agreement in agreements.values()])
-
-
-def _document(
-    result: RunResult, segmenter: Segmenter, settings: RunSettings, plan: Plan, freshness: Freshness, seconds: float
-) -> dict[str, Any]:
-    golden = segmenter.contract.golden
-    contract = replace(segmenter.contract, golden=golden and replace(golden, logits="(left out)"))
-    return {
-        "finished": result.finished,
-        "inputs": plan.inputs,
-        "model": {"file": segmenter.model.name, "sha256": freshness.model},
-        "device_asked": segmenter.session.asked,
-        "provider": result.provider,
-        "provider_note": result.note,
-        "provider_facts": segmenter.session.facts,
-        "threads": segmenter.session.threads,
-        "lanes": segmenter.session.lanes,
-        "batch_size": segmenter.session.batch or settings.batch_size,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
-        "counts": {
-            "planned": result.written + result.failed,
-            **{n: getattr(result, n) for n in ("written", "up_to_date", "failed", "unscored", "unreadable", "ignored")},
-        },
-        "ledger_lines_unusable": result.ledger_lines_unusable,
-        "problems": [{"path": path, "message": message} for path, message in result.problems + result.general],
-        "unlike_training_data": {"slices": result.unlike, "reasons": dict(result.warnings)},
-        "scores": asdict(result.scores) if result.scores else None,
-        "seconds": round(seconds, 3),
-        "versions": _versions(),
-        "contract": asdict(contract),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {"segport": __version__, "python": platform.python_version()}
-    for name in ("numpy", "opencv-python-headless", "onnxruntime", "onnxruntime-gpu", "openvino"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

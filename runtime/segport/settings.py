@@ -11,6 +11,8 @@ Device = Literal["auto", "cpu", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 Engine = Literal["onnxruntime", "openvino"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
+VolumeFormat = Literal["source", "nii"]
+VOLUME_FORMATS: tuple[VolumeFormat, ...] = get_args(VolumeFormat)
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,10 @@ class RunSettings:
     17.9 ms a slice, 1 takes 18.5); 4 give the first mask sooner and take less memory. `threads`: of the
     network on the CPU, None for all cores this process may use. `threshold`: probability, None for the contract's.
     `window`: intensities (LO, HI) that become 0 and 255 in slices that are not uint8. `spacing`: height and width of a
-    pixel and distance of the slices, in millimetres. `overwrite`: segment all slices, and replace what is in the way.
+    pixel and distance of the slices, in millimetres. `channel`, `series`: ROLE=GLOB and ROLE=WHAT, which NIfTI files
+    and DICOM series are FLAIR, pre and post. `volume_format`: of volumes' masks, "source" for NIfTI from NIfTI and SEG
+    from DICOM. `min_volume`: mm3 below which a component of a volume's mask is left out. `keep_identity`: name
+    outputs of DICOM by patient. `overwrite`: segment all slices, and replace what is in the way.
     `verify`: compare contents, not sizes and times, with an earlier run. Raises `UsageError`.
     """
 
@@ -39,8 +44,18 @@ class RunSettings:
     probabilities: bool = False
     score: bool = False
     spacing: tuple[float, float, float] | None = None
+    channel: tuple[str, ...] = ()
+    series: tuple[str, ...] = ()
+    volume_format: VolumeFormat = "source"
+    min_volume: float | None = None
+    keep_identity: bool = False
     overwrite: bool = False
     verify: bool = False
+
+    @property
+    def asks_for_volumes(self) -> bool:
+        """Whether a setting makes sense for volumes alone."""
+        return bool(self.channel or self.series or self.min_volume or self.keep_identity or self.volume_format == "nii")
 
     def __post_init__(self) -> None:
         check_engine(self.engine, self.device)
@@ -52,6 +67,8 @@ class RunSettings:
             raise UsageError(f"--threshold is {self.threshold:g}, expected a probability between 0 and 1")
         if self.spacing is not None and not all(0 < s < math.inf for s in self.spacing):
             raise UsageError(f"--spacing is {' '.join(map(str, self.spacing))}, expected three positive lengths in mm")
+        if self.min_volume is not None and not 0 <= self.min_volume < math.inf:
+            raise UsageError(f"--min-volume is {self.min_volume:g}, expected mm3, 0 or more")
         if self.masks is not None and not self.score:
             raise UsageError("--masks names true masks to compare with: it needs --score")
         if self.window is not None and not self.window[0] < self.window[1]:

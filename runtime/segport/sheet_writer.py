@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from segport.entry import Entry
 from segport.errors import SliceError
+from segport.folders import SHEET
 from segport.freshness import Freshness
 from segport.ledger import Ledger
 from segport.outcome import Outcome
 from segport.outputs import encode_png, rename, stage_bytes
-from segport.plan import MASK, SHEET, Job, Plan
+from segport.plan import MASK, Job, Plan
 from segport.preprocess import to_display
 from segport.reading import read_slice, read_truth
 from segport.settings import RunSettings
@@ -55,7 +56,7 @@ class SheetWriter:
         self._folder = PurePath()
         self._pages: dict[str, _Pages] = {}
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome[Job]) -> None:
         """Note a slice; raises `OutputError` when a sheet of the folder before cannot be written."""
         folder = outcome.job.stem.parent
         if folder != self._folder:

@@ -59,7 +59,9 @@ class SliceTree:
         """Yield the folders of the tree (see `walk_folders`); for a single file, one folder that holds it alone."""
         if self.root.is_file():
             known = is_picture(self.root.name) and not is_mask(PurePath(self.root.name))
-            yield Folder(PurePath(), PurePath(), [self.root.name] if known else [], [], ignored=int(not known))
+            yield Folder(
+                PurePath(), PurePath(), [self.root.name] if known else [], [], [] if known else [self.root.name]
+            )
         else:
             yield from walk_folders(self.root, self._exclude)
 
@@ -170,7 +172,7 @@ def list_slices(
         there = [masks / f.relative / name for f in walk_folders(masks) for name in (*f.names, *f.masks)]
     unreadable = [root / f.relative for f in folders if not f.readable]
     lone = [path for path in there if path not in paired]
-    return Listing(slices, lone, unreadable, ignored=sum(f.ignored for f in folders))
+    return Listing(slices, lone, unreadable, ignored=sum(len(f.others) for f in folders))
 
 
 def same_patient(slices: Sequence[Slice]) -> Callable[[Slice], list[Slice]]:

@@ -10,17 +10,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from segport.entry import Entry, Found
+from segport.entry import Entry, Found, FoundVolume
 from segport.errors import OutputError
 from segport.outcome import Outcome
 from segport.outputs import csv_line
+from segport.plan import Job
 from segport.scoring import Agreement
 from segport.settings import RunSettings
+from segport.volumes.job import VolumeJob
 
 # What a score of empty masks is stands in the header, where it is read.
 DICE, IOU = "dice_1_if_both_empty", "iou_1_if_both_empty"
 HD95 = "hd95_px_0_if_both_empty_diagonal_if_one"
 FOUND = ("tumour_pixels", "tumour_share", "mean_probability", "components", "largest_component")
+VOLUME = ["tumour_volume_mm3", "components_3d", "largest_component_mm3"]
+VOLUME += ["pixel_height_mm", "pixel_width_mm", "slice_distance_mm", "notes"]
 PLACE = ("box_left", "box_top", "box_width", "box_height", "centroid_x", "centroid_y")
 
 
@@ -30,15 +34,30 @@ def summary_header(settings: RunSettings) -> list[str]:
     return ["path", "patient", "slice", *FOUND, *PLACE, *scores, "status", "warning", "message"]
 
 
-def summary_row(outcome: Outcome, settings: RunSettings) -> list[object]:
-    """Return the row of one slice."""
+def summary_rows(outcome: Outcome[Job | VolumeJob], settings: RunSettings) -> Iterator[list[object]]:
+    """Yield the row of one slice, or of each axial slice of a volume, from the feet to the head; of a failed one, one.
+
+    A volume's slices are counted from 1. Their rows and columns are as the network saw them: `volumes.geometry`.
+    """
     job, entry = outcome.job, outcome.entry
-    row: list[object] = [job.row_path, job.patient, "" if job.slice.number is None else job.slice.number]
-    if entry.found is None:
-        row += [""] * (len(FOUND) + len(PLACE) + 3 * settings.score)
+    if isinstance(job, Job):
+        number = "" if job.slice.number is None else job.slice.number
+        yield [job.row_path, job.patient, number, *_findings(entry, entry.found, entry.warnings, settings)]
+    elif entry.found_volume is None:
+        yield [job.name, job.patient, "", *_findings(entry, None, (), settings)]
     else:
-        row += [*_found(entry.found), *(_scores(entry.found) if settings.score else [])]
-    return [*row, entry.status, "; ".join(entry.warnings), entry.message]
+        pairs = zip(entry.found_volume.slices, entry.found_volume.warnings, strict=True)
+        for number, (found, warnings) in enumerate(pairs, 1):
+            yield [job.name, job.patient, number, *_findings(entry, found, warnings, settings)]
+
+
+def _findings(entry: Entry, found: Found | None, warnings: tuple[str, ...], settings: RunSettings) -> Iterator[object]:
+    if found is None:
+        yield from [""] * (len(FOUND) + len(PLACE) + 3 * settings.score)
+    else:
+        yield from _found(found)
+        yield from _scores(found) if settings.score else []
+    yield from (entry.status, "; ".join(warnings), entry.message)
 
 
 def _found(found: Found) -> list[object]:
@@ -70,11 +89,19 @@ class PatientTotals:
     tumour_pixels: int = 0
     scored: int = 0
     agreement: Agreement | None = None
+    volume: FoundVolume | None = None
 
     def add(self, entry: Entry) -> None:
-        """Count one slice in."""
+        """Count one slice in, or all of a volume."""
+        if entry.found_volume is not None:
+            self.volume = entry.found_volume
+            for found in entry.found_volume.slices:
+                self._add(found)
+        else:
+            self._add(entry.found)
+
+    def _add(self, found: Found | None) -> None:
         self.slices += 1
-        found = entry.found
         if found is None:
             self.failed += 1
             return
@@ -85,24 +112,36 @@ class PatientTotals:
             self.scored += 1
 
 
-def patient_header(settings: RunSettings) -> list[str]:
-    """Return the header of patients.csv."""
+def patient_rows(
+    patients: Mapping[str, PatientTotals], settings: RunSettings, *, volumes: bool
+) -> Iterator[list[object]]:
+    """Yield the header of patients.csv, and the row of each patient. `volumes`: whether the run has any.
+
+    Area: of all slices' tumour; volume of slices: area times their distance.
+    """
     space = ["tumour_area_mm2", "tumour_volume_ml"] if settings.spacing else []
+    space += VOLUME if volumes else []
     scores = [DICE, IOU, "hd95_px_mean_over_slices_with_tumour"] if settings.score else []
-    return ["patient", "slices", "failed", "positive_slices", "tumour_pixels", *space, *scores]
-
-
-def patient_rows(patients: Mapping[str, PatientTotals], settings: RunSettings) -> Iterator[list[object]]:
-    """Yield the row of each patient. Area: of all slices' tumour; volume: area times the distance of the slices."""
+    yield ["patient", "slices", "failed", "positive_slices", "tumour_pixels", *space, *scores]
     for name, totals in patients.items():
         row: list[object] = [name, totals.slices, totals.failed, totals.positive, totals.tumour_pixels]
         if settings.spacing:
             height, width, distance = settings.spacing
             area = totals.tumour_pixels * height * width
             row += [f"{area:.2f}", f"{area * distance / 1000:.4f}"]
+        if volumes:
+            row += _volume(totals.volume)
         if settings.score:
             row += ["", "", ""] if totals.agreement is None else _score_cells(totals.agreement)
         yield row
+
+
+def _volume(found: FoundVolume | None) -> list[object]:
+    if found is None:
+        return [""] * len(VOLUME)
+    height, width, distance = found.spacing
+    lengths = [f"{height:.4f}", f"{width:.4f}", f"{distance:.4f}"]
+    return [f"{found.volume:.2f}", found.components, f"{found.largest:.2f}", *lengths, "; ".join(found.notes)]
 
 
 class GrowingTable:

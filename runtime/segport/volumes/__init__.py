@@ -1,1 +1,1 @@
-"""Volumes in, the same geometry out: NIfTI files and DICOM series. Needs the extra `medical`; imported when asked for."""
+"""Volumes in, the same geometry out: NIfTI files and DICOM series. What needs the extra `medical` is imported late."""

@@ -43,7 +43,7 @@ class Case(Protocol):
     `name`: the patient's name in the tables. `stem`: the outputs' path below the output folder, without ending.
     `source`: what messages and tables call it. `files`: all that it is read from, in a fixed order. `roles`: the
     sequences it has. `notes`: guesses that must be said. `problem`: why it cannot be segmented, where listing saw
-    that; else empty.
+    that; else empty. `truth_path`: the file of its true mask, None where there is none.
     """
 
     @property
@@ -60,6 +60,8 @@ class Case(Protocol):
     def notes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def problem(self) -> str: ...  # noqa: D102
+    @property
+    def truth_path(self) -> Path | None: ...  # noqa: D102
 
     def endings(self, settings: RunSettings) -> list[str]:
         """Return the endings of the files that `encode` writes; the mask's is the last."""

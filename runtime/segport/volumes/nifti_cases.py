@@ -66,6 +66,11 @@ class NiftiCase:
                 continue
         return tuple(notes)
 
+    @property
+    def truth_path(self) -> Path | None:
+        """The file of its true mask; of several, which `read_truth` refuses, the first."""
+        return self.root / self.truths[0] if self.truths else None
+
     def endings(self, settings: RunSettings) -> list[str]:
         """Return the endings of the files that `encode` writes; the mask's is the last."""
         return [PROBABILITY, MASK] if settings.probabilities else [MASK]

@@ -1,0 +1,71 @@
+"""One volume to segment, and how the ledger knows it again."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from segport.entry import Entry, Stamp
+from segport.folders import SHEET
+from segport.settings import RunSettings
+from segport.volumes.case import Case
+from segport.work import Work
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeJob(Work):
+    """A case and its outputs."""
+
+    case: Case
+
+    @property
+    def source(self) -> str:
+        """What the case calls itself: no patient's name stands in it unless the user allowed that."""
+        return self.case.source
+
+    @property
+    def shown(self) -> str:
+        """The same, as messages have it."""
+        return self.case.source
+
+    @property
+    def truth(self) -> Path | None:
+        """The file of its true mask."""
+        return self.case.truth_path
+
+    def endings(self, settings: RunSettings) -> list[str]:
+        """Return the endings of the outputs that a run writes; the mask's is the last."""
+        return [*([SHEET] if settings.overlay else []), *self.case.endings(settings)]
+
+    def state(self) -> str:
+        """Return a hash over names, sizes and times of its files; missing ones count as such."""
+        state = hashlib.sha256()
+        for path in self.case.files:
+            try:
+                facts = path.stat()
+            except OSError:
+                state.update(repr((path.name, None)).encode())
+            else:
+                state.update(repr((path.name, facts.st_size, facts.st_mtime_ns)).encode())
+        return state.hexdigest()[:16]
+
+    def stamp(self) -> Stamp:
+        """Return size and SHA-256 of its files together, in their order; raises `OSError`."""
+        contents, size = hashlib.sha256(), 0
+        for data in self._contents():
+            contents.update(data)
+            size += len(data)
+        return Stamp(size, 0, contents.hexdigest())
+
+    def is_unchanged(self, entry: Entry, *, verify: bool) -> bool:
+        """Return whether its files are those of the entry: by names, sizes and times, else by contents."""
+        if not verify and entry.volume == self.state():
+            return True
+        try:
+            return entry.read is not None and entry.read.sha256 == self.stamp().sha256
+        except OSError:
+            return False
+
+    def _contents(self) -> Iterator[bytes]:
+        for path in self.case.files:
+            yield path.read_bytes()
