@@ -1,7 +1,7 @@
 """NIfTI files as cases to segment: found by their names or by the user's globs, read and written one by one."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -144,14 +144,7 @@ def find_nifti_cases(
     found = group_by_channels(ordered, channels) if channels else group_by_names(ordered)
     groups = sorted(found.groups, key=lambda group: _natural(group.files[0]))
     stems = _stems(root, groups)
-    names = [
-        "/".join((*g.parts, g.label) if g.label else g.parts) or s.name for g, s in zip(groups, stems, strict=True)
-    ]
-    times = Counter(map(fold, names))
-    cases = [
-        _make_case(root, group, stem.as_posix() if times[fold(name)] > 1 else name, stem)
-        for group, name, stem in zip(groups, names, stems, strict=True)
-    ]
+    cases = [_make_case(root, *each) for each in zip(groups, _names(groups, stems), stems, strict=True)]
     return NiftiListing(cases, found.lone_masks, found.ignored)
 
 
@@ -181,6 +174,13 @@ def _problem(group: Group) -> str:
     )
 
 
+def _names(groups: Sequence[Group], stems: Sequence[PurePath]) -> Iterator[str]:
+    """Yield the cases' names: their telling folders and their label; where two would share it, their stems."""
+    plain = ["/".join(filter(None, (*g.parts, g.label))) or s.name for g, s in zip(groups, stems, strict=True)]
+    times = Counter(map(fold, plain))
+    return unlike_names([s.as_posix() if times[fold(n)] > 1 else n for n, s in zip(plain, stems, strict=True)])
+
+
 def _stems(root: Path, groups: Sequence[Group]) -> list[PurePath]:
     """Return the outputs' paths without ending, all different where case or Unicode normal form is ignored.
 
@@ -194,7 +194,7 @@ def _stems(root: Path, groups: Sequence[Group]) -> list[PurePath]:
 
 
 def _last_part(root: Path, group: Group, file: PurePath) -> str:
-    candidates = (group.label, file.parent.name, root.resolve().name, nifti_stem(file.name))
+    candidates = (group.label, *group.parts[-1:], file.parent.name, root.resolve().name, nifti_stem(file.name))
     return next(c for c in candidates if c not in {"", ".", ".."})
 
 

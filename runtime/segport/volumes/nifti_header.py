@@ -18,6 +18,7 @@ READ = {2: "u1", 4: "i2", 8: "i4", 16: "f4", 64: "f8", 256: "i1", 512: "u2", 768
 REFUSED = {1: "bits", 32: "complex", 128: "RGB", 1536: "float128", 1792: "complex", 2048: "complex", 2304: "RGBA"}
 MILLIMETRES = {1: 1e3, 3: 1e-3}  # a metre, a micrometre; code 2 is the millimetre, 0 says nothing
 UNITS = {1: "metres", 3: "micrometres"}
+LAST_CODE = 5  # of what space a form leads to: a template
 APART = 0.5  # voxels by which sform and qform may differ: rounding moves a corner by less than a hundredth
 FLAT = 1e-4  # volume of a voxel as a share of its edges' product: axes closer than this to one plane are none
 
@@ -59,7 +60,8 @@ def parse_header(block: bytes) -> NiftiLayout:
             f"claims {' x '.join(map(str, shape))} voxels of {dtype.itemsize} bytes; expected at most {MAX_BYTES:,}"
             " bytes, 4 or more a voxel; its header is damaged, or it is no volume of a head"
         )
-    affine, notes = _find_affine(header, shape)
+    with np.errstate(invalid="ignore"):  # NaN is refused, its casts need not warn
+        affine, notes = _find_affine(header, shape)
     return NiftiLayout(header, shape, dtype, _find_offset(header), _find_scaling(header), affine, notes)
 
 
@@ -150,13 +152,17 @@ def _find_scaling(header: Nifti1Header) -> tuple[float, float] | None:
 
 def _find_affine(header: Nifti1Header, shape: tuple[int, int, int]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     """Return the affine in millimetres, and what had to be guessed."""
+    codes = {kind: int(header[f"{kind}_code"]) for kind in ("sform", "qform")}
+    for kind, code in codes.items():
+        if not 0 <= code <= LAST_CODE:  # some readers take such a form, some pass over it
+            raise SliceError(f"has the {kind} code {code}; expected 0 to {LAST_CODE}; it is damaged, copy it again")
     notes = list[str]()
-    if int(header["sform_code"]) > 0:
+    if codes["sform"]:
         affine, kind = np.asarray(header.get_sform(), np.float64), "sform"
         _check_affine(affine, kind)
-        if int(header["qform_code"]) > 0:
+        if codes["qform"]:
             notes += _doubt_qform(header, affine, shape)
-    elif int(header["qform_code"]) > 0:
+    elif codes["qform"]:
         affine, kind = _qform(header), "qform"
     else:
         affine, kind = np.asarray(_mend(header).get_base_affine(), np.float64), "spacing"

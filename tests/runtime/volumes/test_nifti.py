@@ -289,6 +289,9 @@ def test_scaling_beyond_the_type_is_refused(file: Path) -> None:
         ),
         ({"srow_x": [np.nan, 0, 0, 1]}, "has a sform with NaN, infinity"),
         ({"srow_x": [3e38, 0, 0, 1]}, "lengths that no scanner has"),
+        ({"srow_x": np.array(0x7FA00000, np.uint32).view(np.float32)}, "has a sform with NaN"),  # one that signals
+        ({"sform_code": 127}, "has the sform code 127; expected 0 to 5; it is damaged, copy it again"),
+        ({"qform_code": -1}, "has the qform code -1; expected 0 to 5"),
         ({"sform_code": 0, "pixdim": 0}, "has a qform in which an axis has no length"),
         ({"sform_code": 0, "pixdim": [1, np.nan, 1, 1, 1, 1, 1, 1]}, "has a qform with NaN"),
         ({"sform_code": 0, "quatern_b": 2}, "has a qform that is no rotation"),
