@@ -144,8 +144,9 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(lines))
         return 0
+    kinds = "slices and volumes" if plan.volumes.jobs else "slices"
     click.echo(
-        f"{counts['stale']} slices and volumes to segment, {counts['fresh']} up to date, {counts['refused']} refused;"
+        f"{counts['stale']} {kinds} to segment, {counts['fresh']} up to date, {counts['refused']} refused;"
         " nothing was written"
     )
     return 0

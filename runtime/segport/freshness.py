@@ -100,7 +100,7 @@ class Freshness:
         if (entry.model, entry.settings) != (self.model, self.pixels):
             return "another model" if entry.model != self.model else "other settings"
         if not self._is_same(job, entry):
-            return "it changed"
+            return "the slice changed" if isinstance(job, Job) else "its files changed"
         if isinstance(job, Job) and entry.volume and entry.volume != self.windows_of(job).state_of_patient(job.slice):
             return "other slices of the patient changed, and with them the intensity window"
         return ""
