@@ -19,7 +19,7 @@ def uid(*names: object) -> str:
     return generate_uid(entropy_srcs=["segport tests", *map(str, names)])
 
 
-def phantom(slices: int = 5, rows: int = 12, columns: int = 10) -> NDArray[np.uint16]:
+def phantom(slices: int = 5, rows: int = 40, columns: int = 34) -> NDArray[np.uint16]:
     """Return [slice, row, column] with a gradient and a bright lesion that no flip or swap of axes leaves in place."""
     k, j, i = np.meshgrid(range(slices), range(rows), range(columns), indexing="ij")
     voxels = (20 * k + 3 * j + i).astype(np.uint16)
@@ -118,6 +118,8 @@ def save(folder: Path, slices: Sequence[Dataset], name: str = "{:03}.dcm", synta
     paths = [folder / name.format(k) for k in range(len(slices))]
     for path, ds in zip(paths, slices, strict=True):
         if syntax:
-            ds.compress(syntax, encoding_plugin="pylibjpeg" if syntax != RLELossless else "pydicom", generate_instance_uid=False)
+            ds.compress(
+                syntax, encoding_plugin="pylibjpeg" if syntax != RLELossless else "pydicom", generate_instance_uid=False
+            )
         ds.save_as(path, enforce_file_format=True)
     return paths

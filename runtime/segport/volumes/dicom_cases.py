@@ -18,7 +18,7 @@ from segport.volumes.dicom_files import SeriesFiles
 from segport.volumes.dicom_index import Series, index_dicom
 from segport.volumes.dicom_planes import Stack, read_stack
 from segport.volumes.dicom_roles import UNKNOWN, Guess, choose, describe, guess_role, parse_choices
-from segport.volumes.dicom_seg import encode_nifti, encode_seg
+from segport.volumes.dicom_seg import NO_FRAME, encode_nifti, encode_seg
 from segport.volumes.dicom_series import read_series
 
 Format = Literal["dcm", "nii"]
@@ -170,7 +170,7 @@ class _Study:
             stack = read_stack(self._files(flair))
             notes += [f"FLAIR: {note}" for note in stack.notes()]
             if self._format == "dcm" and not stack.frame_of_reference:
-                problem = "has no FrameOfReferenceUID, which a DICOM SEG needs; remedy: --format nii"
+                problem = NO_FRAME
             for role in (r for r in ROLES if r != "flair"):
                 self._complete(role, flair, stack, asked, taken, notes)
         except SliceError as error:

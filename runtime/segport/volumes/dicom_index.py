@@ -123,15 +123,18 @@ def _add(found: dict[tuple[str, str], Series], root: Path, relative: PurePath) -
 
 def _is_other(header: FileDataset) -> str:
     """Return what a file is, if it is no MR image; raises `SliceError` where it does not say."""
-    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+    kind, promised = text(header, "SOPClassUID"), text(header.file_meta, "MediaStorageSOPClassUID")
+    if promised == MediaStorageDirectoryStorage:
         return "DICOMDIR"
-    kind = text(header, "SOPClassUID")
-    if not kind:
-        raise SliceError("has no SOPClassUID: it is no DICOM, truncated or damaged; copy it again")
+    if not kind or promised not in ("", kind):
+        raise SliceError(f"has no SOPClassUID{' as promised' if kind else ''}: it is no DICOM, truncated or damaged")
     if kind not in MR_IMAGES:
         name = UID(kind).name
         return name if name != kind else "unknown DICOM objects"
-    return "" if text(header, "Modality") == "MR" else "MR images of another modality"
+    modality = text(header, "Modality")
+    if not modality:
+        raise SliceError("has no Modality; it is truncated or damaged; copy it again")
+    return "" if modality == "MR" else "MR images of another modality"
 
 
 def _is_marked(path: Path) -> bool:

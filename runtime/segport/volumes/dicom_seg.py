@@ -19,6 +19,7 @@ from segport.volumes.case import ModelName
 from segport.volumes.dicom_files import UNPARSABLE, SeriesFiles, quiet, read_header, text
 from segport.volumes.dicom_planes import Plane, Stack, read_stack
 
+NO_FRAME = "has no FrameOfReferenceUID, which a DICOM SEG needs; remedy: --format nii"
 DESCRIPTION = "segport: research use"
 _EMPTY_ALLOWED = (  # of the patient and the study; a SEG holds them, empty where the source does not
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -40,6 +41,8 @@ def encode_seg(files: SeriesFiles, mask: NDArray[np.uint8], model: ModelName) ->
     """
     stack = read_stack(files)
     _check_shape(mask, stack)
+    if not stack.frame_of_reference:
+        raise SliceError(NO_FRAME)
     with quiet():
         header = read_header(files.paths[0], (*_EMPTY_ALLOWED, *_OPTIONAL, *_OTHERS), force=True)
         planes = [place[0] for place in stack.places]
@@ -189,6 +192,8 @@ def _complete(seg: Dataset, header: Dataset) -> None:
     time = text(header, "SeriesTime") if text(header, "SeriesDate") else ""
     seg.SeriesDate = seg.ContentDate = date
     seg.SeriesTime = seg.ContentTime = time or "000000"
+    size = -(-int(seg.NumberOfFrames) * seg.Rows * seg.Columns // 8)
+    seg.PixelData = seg.PixelData[:size] + b"\0" * (size % 2)  # highdicom 0.28 pads with the letter 0
     del seg.InstanceCreationDate, seg.InstanceCreationTime
     for item in seg.ContributingEquipmentSequence:
         if "ContributionDateTime" in item:
