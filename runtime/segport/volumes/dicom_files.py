@@ -76,9 +76,20 @@ def value(header: pydicom.Dataset, keyword: str) -> Any:
     """Return a tag's value, None where it is missing, empty or no valid value."""
     try:
         found = header.get(keyword)
-    except UNPARSABLE:
+        return None if found is None or found == "" else found
+    except (*UNPARSABLE, OSError):  # OSError: pydicom's for a sequence that ends too early; no file is read here
         return None
-    return None if found is None or found == "" else found
+
+
+def items(header: pydicom.Dataset, keyword: str) -> Sequence[pydicom.Dataset]:
+    """Return the items of a sequence; none where it is missing or damaged."""
+    found = value(header, keyword)
+    return found if isinstance(found, pydicom.Sequence) else []
+
+
+def first_item(header: pydicom.Dataset, keyword: str) -> pydicom.Dataset:
+    """Return the first item of a sequence, an empty one where there is none."""
+    return next(iter(items(header, keyword)), pydicom.Dataset())
 
 
 def numbers(header: pydicom.Dataset, keyword: str) -> tuple[float, ...]:
@@ -109,6 +120,6 @@ def _parse(parse: Callable[[], FileDataset], path: Path) -> FileDataset:
                 raise SliceError("is deflated, which can hide gigabytes; remedy: save it uncompressed")
         return parse()
     except OSError as error:
-        raise SliceError(f"cannot be read ({error.strerror})") from error
+        raise SliceError(f"cannot be read ({error.strerror})" if error.strerror else DAMAGED) from error
     except UNPARSABLE as error:
         raise SliceError(DAMAGED) from error

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from segport.errors import SliceError
-from segport.volumes.dicom_files import MARK, MARK_AT, SeriesFiles, numbers, quiet, read_header, text, value
+from segport.volumes.dicom_files import MARK, MARK_AT, SeriesFiles, first_item, items, numbers, quiet, read_header, text
 
 ENHANCED = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 MR_IMAGES = (MRImageStorage, *ENHANCED)
@@ -159,23 +159,17 @@ def _series(uid: str, study: str, header: Dataset) -> Series:
 
 def _parameters(header: Dataset) -> Parameters:
     """Return the parameters, of enhanced series from the groups that all frames share."""
-    groups = value(header, "SharedFunctionalGroupsSequence")
-    shared = groups[0] if groups else Dataset()
-    timing = _first(shared, "MRTimingAndRelatedParametersSequence")
+    shared = first_item(header, "SharedFunctionalGroupsSequence")
+    timing = first_item(shared, "MRTimingAndRelatedParametersSequence")
     agent = text(header, "ContrastBolusAgent").strip().casefold()
     return Parameters(
         text(header, "ScanningSequence"),
         text(header, "SequenceVariant"),
-        _time(header, "EchoTime") or _time(_first(shared, "MREchoSequence"), "EffectiveEchoTime"),
+        _time(header, "EchoTime") or _time(first_item(shared, "MREchoSequence"), "EffectiveEchoTime"),
         _time(header, "RepetitionTime") or _time(timing, "RepetitionTime"),
-        _time(header, "InversionTime") or _time(_first(shared, "MRModifierSequence"), "InversionTimes"),
-        agent not in ("", "no", "none", "n", "0") or bool(value(header, "ContrastBolusAgentSequence")),
+        _time(header, "InversionTime") or _time(first_item(shared, "MRModifierSequence"), "InversionTimes"),
+        agent not in ("", "no", "none", "n", "0") or bool(items(header, "ContrastBolusAgentSequence")),
     )
-
-
-def _first(item: Dataset, keyword: str) -> Dataset:
-    found: Sequence[Dataset] | None = value(item, keyword)
-    return found[0] if found else Dataset()
 
 
 def _time(item: Dataset, keyword: str) -> float | None:

@@ -1,7 +1,7 @@
 """Where the slices of a DICOM series lie: from the headers alone, ordered along their normal."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 
 from segport.errors import SliceError
 from segport.limits import PIXEL_LIMIT, pixel_limit
-from segport.volumes.dicom_files import SeriesFiles, numbers, quiet, read_header, text, value
+from segport.volumes.dicom_files import SeriesFiles, first_item, items, numbers, quiet, read_header, text
 from segport.volumes.dicom_index import ENHANCED
 
 MAX_VOXELS = 2**29  # of a series: 1024 x 1024 x 512
@@ -135,12 +135,12 @@ def _planes(header: Dataset, file: int, *, enhanced: bool) -> list[Plane]:
         if frames[0] > 1:
             raise SliceError(f"has {frames[0]:.0f} frames but is no enhanced MR image, so nothing says where they lie")
         return [_plane(lambda keyword, _: numbers(header, keyword), file, 0, uid)]
-    shared = (value(header, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
-    groups = value(header, "PerFrameFunctionalGroupsSequence") or []
+    shared = first_item(header, "SharedFunctionalGroupsSequence")
+    groups = items(header, "PerFrameFunctionalGroupsSequence")
     if len(groups) != frames[0]:
         raise SliceError(f"has {frames[0]:.0f} frames, but {len(groups)} groups that say where they lie; is damaged")
     for keyword, what in (("StackID", "stacks"), ("TemporalPositionIndex", "time points")):
-        several = {str(_group(g, shared, "FrameContentSequence").get(keyword)) for g in groups}
+        several = {text(_group(g, shared, "FrameContentSequence"), keyword) for g in groups}
         if len(several) > 1:
             raise SliceError(f"holds {len(several)} {what}; expected one; remedy: save each as a series of its own")
 
@@ -152,8 +152,7 @@ def _planes(header: Dataset, file: int, *, enhanced: bool) -> list[Plane]:
 
 def _group(frame: Dataset, shared: Dataset, name: str) -> Dataset:
     """Return a functional group of a frame, or else the one that all frames share."""
-    found: Sequence[Dataset] | None = value(frame, name) or value(shared, name)
-    return found[0] if found else Dataset()
+    return first_item(frame, name) or first_item(shared, name)
 
 
 def _plane(get: Callable[[str, str], tuple[float, ...]], file: int, frame: int, uid: str) -> Plane:

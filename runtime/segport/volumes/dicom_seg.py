@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+from typing import Any, cast
 
 import highdicom as hd
 import nibabel as nib
@@ -68,11 +69,11 @@ def encode_nifti(files: SeriesFiles, voxels: NDArray[np.uint8] | NDArray[np.floa
     """Return voxels, [column, row, slice] as `read_series` orders them, as NIfTI with the series' affine, gzipped."""
     stack = read_stack(files)
     _check_shape(voxels, stack)
-    picture = nib.Nifti1Image(voxels, stack.affine, dtype=voxels.dtype)
+    picture: Any = cast(Any, nib.Nifti1Image)(voxels, stack.affine, dtype=voxels.dtype)
     picture.set_sform(stack.affine, 1)  # code 1: the scanner's own millimetres
     picture.set_qform(stack.affine, 1)
     picture.header.set_xyzt_units("mm")
-    return gzip.compress(picture.to_bytes(), mtime=0)
+    return gzip.compress(bytes(picture.to_bytes()), mtime=0)
 
 
 def _check_shape(voxels: NDArray[np.generic], stack: Stack) -> None:

@@ -26,7 +26,7 @@ DECODERS = {
     "1.2.840.10008.1.2.4.201": "pylibjpeg",  # JPEG 2000, high throughput
     "1.2.840.10008.1.2.4.202": "pylibjpeg",
     "1.2.840.10008.1.2.4.203": "pylibjpeg",
-    "1.2.840.10008.1.2.5": "pylibjpeg",  # RLE
+    "1.2.840.10008.1.2.5": "pydicom",  # RLE; pylibjpeg-rle 2.2 panics on damaged data, past every except
 }
 RLE = "1.2.840.10008.1.2.5"
 _END = b"\xff\xd9"  # of every JPEG; decoders fill up what is missing before it without a word

@@ -1,5 +1,6 @@
 """What a tree of DICOM files holds: series by their headers, all else counted or named."""
 
+import os
 import shutil
 import time
 from pathlib import Path, PurePath
@@ -78,13 +79,11 @@ def test_broken_files_are_listed_with_their_reason(tmp_path: Path) -> None:
 
 
 def test_files_without_preamble_are_read_if_they_end_in_dcm(tmp_path: Path) -> None:
-    for name in ("MR_small.dcm",):
-        ds = pydicom.dcmread(str(get_testdata_file(name, download=False)))
-        raw = pydicom.filebase.DicomBytesIO()
-        raw.is_little_endian, raw.is_implicit_VR = True, False
-        pydicom.filewriter.write_dataset(raw, ds)
-        (tmp_path / "bare.DCM").write_bytes(raw.getvalue())
-        (tmp_path / "bare").write_bytes(raw.getvalue())
+    raw = pydicom.filebase.DicomBytesIO()
+    raw.is_little_endian, raw.is_implicit_VR = True, False
+    pydicom.filewriter.write_dataset(raw, pydicom.dcmread(str(get_testdata_file("MR_small.dcm", download=False))))
+    for name in ("bare", "bare.DCM"):
+        (tmp_path / name).write_bytes(raw.getvalue())
     found = index(tmp_path)
     assert [s.relatives for s in found.series] == [[PurePath("bare.DCM")]]
     assert dict(found.ignored) == {"not DICOM": 1}
@@ -118,7 +117,7 @@ def test_many_files_take_little_time_each(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["pipe", "folder.dcm"])
 def test_what_is_no_regular_file_is_refused(tmp_path: Path, name: str) -> None:
     if name == "pipe":
-        __import__("os").mkfifo(tmp_path / name)
+        os.mkfifo(tmp_path / name)
     else:
         (tmp_path / name).mkdir()
     found = index_dicom(tmp_path, [PurePath(name)])

@@ -1,5 +1,6 @@
 """Whatever way a series lies and is stored, the mask lies where the lesion is: independent readers say so."""
 
+import gzip
 from itertools import product
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def points_of_seg(data: bytes, path: Path) -> NDArray[np.float64]:
 
 
 def points_of_nifti(data: bytes) -> NDArray[np.float64]:
-    picture = nib.Nifti1Image.from_bytes(__import__("gzip").decompress(data))
+    picture = nib.Nifti1Image.from_bytes(gzip.decompress(data))
     found = np.argwhere(np.asarray(picture.dataobj) == 1)
     return np.array(sorted(map(tuple, nib.affines.apply_affine(picture.affine, found) * (-1, -1, 1))))
 

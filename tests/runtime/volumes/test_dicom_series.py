@@ -1,5 +1,6 @@
 """Pixels of a series: every way they are stored gives the same voxels, or a reason."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.data import get_testdata_file
 from pydicom.uid import JPEG2000Lossless, JPEGLossless, RLELossless
 
-from dicom_phantoms import SPACING, enhanced, grey, phantom, save, series, uid
+from dicom_phantoms import enhanced, grey, phantom, save, series, uid
 from segport.errors import SliceError
 from segport.volumes.case import SequenceVolume
 from segport.volumes.dicom_files import SeriesFiles
@@ -219,7 +220,7 @@ def test_pydicoms_truncated_file_is_refused() -> None:
 def test_lossy_jpeg_of_8_bits_is_read(tmp_path: Path) -> None:
     pillow = pytest.importorskip("PIL.Image")
     voxels = np.linspace(0, 255, 64 * 64).reshape(64, 64).astype(np.uint8)
-    stream = __import__("io").BytesIO()
+    stream = io.BytesIO()
     pillow.fromarray(voxels).save(stream, "JPEG", quality=95)
     (ds,) = series(voxels[None])
     grey(ds, voxels)
@@ -228,4 +229,3 @@ def test_lossy_jpeg_of_8_bits_is_read(tmp_path: Path) -> None:
     ds.file_meta.TransferSyntaxUID = pydicom.uid.JPEGBaseline8Bit
     found = read(save(tmp_path, [ds])).voxels[..., 0].T.astype(int)
     assert np.abs(found - voxels).max() < 8
-    assert SPACING[1] == 0.75
