@@ -50,13 +50,13 @@ soak: $(RUNTIME)/tests-ready
 $(DEV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python -m pip install --quiet --upgrade pip
-	$(DEV)/bin/python -m pip install --quiet --editable '.[export]' --group dev
+	$(DEV)/bin/python -m pip install --quiet --editable '.[export,medical]' --group dev
 	touch $@
 
 $(RUNTIME)/ready: pyproject.toml
 	$(PYTHON) -m venv $(RUNTIME)
 	$(RUNTIME)/bin/python -m pip install --quiet --upgrade pip
-	$(RUNTIME)/bin/python -m pip install --quiet --editable .
+	$(RUNTIME)/bin/python -m pip install --quiet --editable '.[medical]'
 	touch $@
 
 $(RUNTIME)/tests-ready: $(RUNTIME)/ready

@@ -47,6 +47,10 @@ class DicomCase:
         """The sequences it has."""
         return frozenset(self.series)
 
+    @property
+    def truth_path(self) -> None:
+        """None: true masks beside DICOM series are not looked for."""
+
     def endings(self, settings: RunSettings) -> list[str]:
         """Return the endings of what `encode` writes; the mask's is the last."""
         mask = "_mask.dcm" if self.format == "dcm" else "_mask.nii.gz"

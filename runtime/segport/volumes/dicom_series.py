@@ -36,9 +36,10 @@ _TRUNCATED = "has less pixel data than its header says; it is truncated; copy it
 def read_series(files: SeriesFiles) -> SequenceVolume:
     """Return a series as a volume, [column, row, slice], slices in the order of their normal.
 
-    Its dtype is the stored one, or where the slices have slopes or intercepts float32, float64 above 16 bits. White is
-    0 (MONOCHROME1) is inverted within the stored bits. Raises `SliceError` where the headers (`read_stack`) or pixels
-    cannot be used, and where slices that share a position differ.
+    Its dtype is the stored one, uint8 for up to 8 unsigned bits, which MR images store in 16; where the slices have
+    slopes or intercepts it is float32, float64 above 16 bits. MONOCHROME1 (white is 0) is inverted within the stored
+    bits. Raises `SliceError` where the headers (`read_stack`) or pixels cannot be used, and where slices that share a
+    position differ.
     """
     stack = read_stack(files)
     planes = [(k, plane) for k, place in enumerate(stack.places) for plane in place]
@@ -114,7 +115,8 @@ def _decode(whole: FileDataset, frame: int) -> NDArray[np.generic]:
         found, _ = get_decoder(syntax).as_array(whole, index=frame, raw=True, decoding_plugin=DECODERS[syntax])
     except (*UNPARSABLE, RuntimeError, OSError, MemoryError) as error:
         raise SliceError(f"has pixel data ({syntax.name}) that cannot be decoded; it is damaged") from error
-    pixels: NDArray[np.generic] = found
+    narrow = int(whole.BitsStored) <= 8 and np.issubdtype(found.dtype, np.unsignedinteger) and found.max() <= 255
+    pixels: NDArray[np.generic] = found.astype(np.uint8) if narrow else found
     if pixels.shape != shape:
         raise SliceError(f"decodes to {pixels.shape}, expected {shape} (rows, columns)")
     if text(whole, "PhotometricInterpretation") == "MONOCHROME1":

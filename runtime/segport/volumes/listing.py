@@ -67,7 +67,21 @@ def _add_nifti(
 def _add_dicom(
     listing: VolumeListing, prefix: PurePath, base: Path, found: list[PurePath], settings: RunSettings
 ) -> None:
-    raise ModuleNotFoundError(name="pydicom")
+    import highdicom  # noqa: F401  (what writes masks is missing before anything is read)
+
+    from segport.volumes.dicom_cases import find_dicom_cases
+
+    cases = find_dicom_cases(
+        base,
+        found,
+        series=settings.series,
+        keep_identity=settings.keep_identity,
+        format="nii" if settings.volume_format == "nii" else "dcm",
+    )
+    listing.problems += cases.problems
+    listing.skipped += cases.ignored
+    listing.used += len(found) - cases.ignored.total()
+    listing.jobs += _jobs(prefix, cases.cases)
 
 
 def _jobs(prefix: PurePath, cases: Sequence[Case]) -> Iterator[VolumeJob]:
