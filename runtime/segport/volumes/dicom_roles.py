@@ -20,7 +20,8 @@ _NEITHER = re.compile(
 _FLAIR = re.compile(r"flair|dark ?fluid")
 _T1 = re.compile(r"\bt1|mprage|mp rage|bravo|spgr|\btfl|\bvibe|\bir ?fspgr")
 _POST = re.compile(
-    r"\+ ?(c|gd|km|contrast)\b|\bc ?\+|\b(gd|gad|gado\w*|ce|km|post\w*|contrast|kontrast\w*|mdc|t1 ?c|t1 ?ce|t1 ?gd)\b"
+    r"\+ ?(c|gd|km|contrast)\b|\bc ?\+|\b(gd|gad|gado\w*|ce|km|post(?!er)\w*|contrast|kontrast\w*|mdc)\b"
+    r"|\bt1 ?(c|ce|gd)\b"
 )
 _PRE = re.compile(r"\b(pre|nativ\w*|ohne|without|w ?/ ?o|non ?contrast|unenhanced|plain)\b")
 OTHER, UNKNOWN = "another kind of picture", "not identified"

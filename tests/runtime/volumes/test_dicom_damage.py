@@ -49,5 +49,5 @@ def test_damage_is_refused_or_read_over(
         path.write_bytes(damaged[: random.integers(last)] if part == "cut" else damaged)
         outcomes.add(outcome(tmp_path))
     assert outcomes <= {"read", "refused", "problem", "left out"}
-    assert len(outcomes) > 1
+    assert part == "pixels" or len(outcomes) > 1  # pixels that are not compressed hold no checksum
     assert capfd.readouterr() == ("", "")

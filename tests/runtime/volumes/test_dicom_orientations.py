@@ -123,3 +123,11 @@ def test_left_and_right_keep_their_sides_in_the_affine(tmp_path: Path) -> None:
     save(tmp_path, series(phantom()))  # axial, columns to the patient's left: x falls in RAS+
     affine = one_case(tmp_path).read("flair").affine
     assert np.allclose(affine, [[-0.75, 0, 0, 20], [0, -1.5, 0, -13], [0, 0, 4, 40], [0, 0, 0, 1]])
+
+
+def test_a_gap_moves_no_slice_of_the_mask(tmp_path: Path) -> None:
+    save(tmp_path / "in", series(phantom(), offsets=[0, 4, 8, 16, 20]))
+    case = one_case(tmp_path / "in")
+    mask = (case.read("flair").voxels == 1000).astype(np.uint8)
+    points = points_of_seg(case.encode(mask, None, MODEL)["_mask.dcm"], tmp_path / "seg.dcm")
+    assert set(points[:, 2]) == {40 + 16}

@@ -30,7 +30,7 @@ def make(words: str = "", parameters: Parameters = NOTHING, kinds: str = "ORIGIN
         ("3D_FLAIR_post_Gd", "flair"), ("FLAIR longTR", "flair"), ("s3DI_FLAIR FS", "flair"),
         ("t1_se_tra", "pre"), ("AX T1", "pre"), ("t1_mprage_sag_p2_iso", "pre"), ("Ax FSPGR BRAVO", "pre"),
         ("T1 nativ", "pre"),
-        ("AX T1 PRE GD", "pre"), ("T1W_TSE ohne KM", "pre"), ("T1 FLAIR sag", "pre"),
+        ("AX T1 PRE GD", "pre"), ("T1W_TSE ohne KM", "pre"), ("T1 FLAIR sag", "pre"), ("T1 posterior fossa", "pre"),
         ("t1_mprage_tra_km", "post"), ("AX T1 +C", "post"), ("AX T1 POST", "post"), ("T1+Gd", "post"),
         ("T1 GAD", "post"),
         ("t1_tse_tra_CE", "post"), ("T1C", "post"), ("t1ce", "post"), ("t1gd", "post"), ("T1W 3D contrast", "post"),
