@@ -74,6 +74,7 @@ def make_dataset(
     one.file_meta.MediaStorageSOPClassUID = one.SOPClassUID = MRImageStorage
     one.SOPInstanceUID = f"{ROOT}.{number}.{index + 1}"
     one.file_meta.MediaStorageSOPInstanceUID = one.SOPInstanceUID
+    one.file_meta.ImplementationClassUID, one.file_meta.ImplementationVersionName = f"{ROOT}.8", "SEGPORT"
     one.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
     one.StudyDate = one.SeriesDate = one.ContentDate = "20260101"
     one.StudyTime = one.SeriesTime = one.ContentTime = "120000"
