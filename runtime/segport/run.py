@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 from segport import __version__
 from segport.deaths import record_deaths
 from segport.errors import OutputError
+from segport.folders import typed_path
 from segport.freshness import Freshness
 from segport.ledger import LEDGER, Ledger
 from segport.outcome import Outcome
 from segport.outputs import csv_line, encode_json, rename, stage_bytes
 from segport.pipeline import READERS, FolderSegmenter
 from segport.plan import PATIENTS, RUN, SUMMARY, Job, Plan
+from segport.report.claim import refuse_others_report
 from segport.scoring import Scores, score_patients
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
@@ -35,7 +38,8 @@ class RunResult:
 
     `problems`: the first slices that failed or could not be scored, with the reason; `general`: what else went wrong.
     `unlike`: how many slices look unlike the training data, `warnings`: by reason. `scores`: when truth was there and
-    asked for. `finished`: whether every slice was come to; `stopped`: whether the user ended it before.
+    asked for. `finished`: whether every slice was come to; `stopped`: whether the user ended it before. `report`: the
+    report's page, where it was asked for and is finished.
     """
 
     out: Path
@@ -53,6 +57,7 @@ class RunResult:
     warnings: Counter[str] = field(default_factory=Counter)
     scores: Scores | None = None
     finished: bool = False
+    report: Path | None = None
     stopped: bool = False
     ledger_lines_unusable: int = 0
     patients: dict[str, PatientTotals] = field(default_factory=dict)
@@ -60,7 +65,7 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         """0 when every slice was written (and scored, where asked); 1 when some was not; 130 when interrupted."""
-        if not self.finished:
+        if not self.finished or self.stopped:
             return 130
         return 1 if self.failed or self.unscored or self.unreadable or self.general else 0
 
@@ -91,24 +96,31 @@ def run(
     segmenter: Segmenter,
     tick: Callable[[Outcome], object] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    drawing: Callable[[int], object] = lambda _: None,
 ) -> RunResult:
     """Segment what the ledger of the output folder does not name as done; `tick` is called after each slice.
 
     Once `stop` returns True no further slice is begun, and those under way are finished. The tables and run.json are
-    written also when the run ends early, for the slices that were come to. Raises `OutputError` (another run is
+    written also when the run ends early, for the slices that were come to; the report page is not. `drawing` is told
+    how many slices of a patient go into the report next. Raises `OutputError` (another run is
     writing there, its files are another's, the disk is full) and `ModelError` when inference fails.
     """
-    started = time.monotonic()
+    started, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     result = RunResult(plan.out, segmenter.session.provider, segmenter.session.note)
     if not (plan.out / LEDGER).exists():
         with closing(Ledger(plan.out, writable=False)) as ledger:
             refuse_others_results(plan, settings, ledger)  # before anything is left in a folder that is not ours
     with open_workspace(plan.out, READERS) as workspace, closing(_open_ledger(plan.out, workspace)) as ledger:
         refuse_others_results(plan, settings, ledger)
-        ledger.begin_run(plan.inputs)
+        ledger.begin_run(plan.inputs, plan.roots)
         result.ledger_lines_unusable = ledger.unusable
-        _write(workspace, plan.out / RUN, encode_json({"finished": False}))
         freshness = Freshness(ledger, plan, settings, segmenter.model, segmenter.contract, workspace)
+
+        def describe() -> bytes:
+            seconds = time.monotonic() - started
+            return encode_json(_document(result, segmenter, settings, plan, freshness, date, seconds))
+
+        _write(workspace, plan.out / RUN, describe())  # not finished yet
         table = GrowingTable(workspace.temporary(), summary_header(settings))
 
         def leave() -> None:
@@ -116,8 +128,7 @@ def run(
             rename(table.path, plan.out / SUMMARY, of_slice=False)
             lines = [csv_line(patient_header(settings)), *map(csv_line, patient_rows(result.patients, settings))]
             _write(workspace, plan.out / PATIENTS, b"".join(lines))
-            document = _document(result, segmenter, settings, plan, freshness, time.monotonic() - started)
-            _write(workspace, plan.out / RUN, encode_json(document))
+            _write(workspace, plan.out / RUN, describe())
 
         try:
             sheets = SheetWriter(plan, settings, freshness, ledger, workspace, lambda why: result.complain("", why))
@@ -137,7 +148,27 @@ def run(
                 leave()
             raise
         leave()
+        if settings.report and result.finished:
+            _write_report(result, plan, settings, workspace, stop, drawing)
     return result
+
+
+def _write_report(
+    result: RunResult,
+    plan: Plan,
+    settings: RunSettings,
+    workspace: Workspace,
+    stop: Callable[[], bool],
+    drawing: Callable[[int], object],
+) -> None:
+    from segport.report.later import write_run_report  # here: templates are needed for nothing else
+
+    def ask(slices: int) -> bool:
+        drawing(slices)
+        return stop()
+
+    result.report = write_run_report(plan, settings, workspace, ask)
+    result.stopped = result.report is None
 
 
 def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[Job]:
@@ -155,6 +186,8 @@ def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[J
 
 def refuse_others_results(plan: Plan, settings: RunSettings, ledger: Ledger) -> None:
     """Raise `OutputError` where the tables of the output folder are not of an earlier run over the same inputs."""
+    if settings.report:
+        refuse_others_report(plan.out, ledger, overwrite=settings.overwrite)
     if settings.overwrite:
         return
     there = [name for name in (SUMMARY, PATIENTS, RUN) if (plan.out / name).exists()]
@@ -196,13 +229,20 @@ def _scores(result: RunResult) -> Scores | None:
 
 
 def _document(
-    result: RunResult, segmenter: Segmenter, settings: RunSettings, plan: Plan, freshness: Freshness, seconds: float
+    result: RunResult,
+    segmenter: Segmenter,
+    settings: RunSettings,
+    plan: Plan,
+    freshness: Freshness,
+    date: str,
+    seconds: float,
 ) -> dict[str, Any]:
     golden = segmenter.contract.golden
     contract = replace(segmenter.contract, golden=golden and replace(golden, logits="(left out)"))
     return {
         "finished": result.finished,
         "inputs": plan.inputs,
+        "started": date,
         "model": {"file": segmenter.model.name, "sha256": freshness.model},
         "device_asked": segmenter.session.asked,
         "provider": result.provider,
@@ -211,7 +251,7 @@ def _document(
         "threads": segmenter.session.threads,
         "lanes": segmenter.session.lanes,
         "batch_size": segmenter.session.batch or settings.batch_size,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
+        "settings": {k: str(typed_path(v)) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
         "counts": {
             "planned": result.written + result.failed,
             **{n: getattr(result, n) for n in ("written", "up_to_date", "failed", "unscored", "unreadable", "ignored")},

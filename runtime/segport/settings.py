@@ -22,7 +22,8 @@ class RunSettings:
     network on the CPU, None for all cores this process may use. `threshold`: probability, None for the contract's.
     `window`: intensities (LO, HI) that become 0 and 255 in slices that are not uint8. `spacing`: height and width of a
     pixel and distance of the slices, in millimetres. `overwrite`: segment all slices, and replace what is in the way.
-    `verify`: compare contents, not sizes and times, with an earlier run. Raises `UsageError`.
+    `verify`: compare contents, not sizes and times, with an earlier run. `report`: write the report page. Raises
+    `UsageError`.
     """
 
     model: Path | None = None
@@ -41,6 +42,7 @@ class RunSettings:
     spacing: tuple[float, float, float] | None = None
     overwrite: bool = False
     verify: bool = False
+    report: bool = False
 
     def __post_init__(self) -> None:
         check_engine(self.engine, self.device)
