@@ -6,7 +6,7 @@ RUNTIME := .venv-runtime
 .PHONY: demo test lint types imports test-runtime test-all wheel soak clean
 
 demo: $(RUNTIME)/ready
-	$(RUNTIME)/bin/seg-infer sample_data --out demo-masks --overlay --score --overwrite
+	$(RUNTIME)/bin/seg-infer sample_data --out demo-masks --overlay --score --report --overwrite
 
 test: lint types imports test-runtime test-all wheel
 	@echo "make test: all parts passed"

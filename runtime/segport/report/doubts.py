@@ -56,7 +56,7 @@ def _of_slice(one: SliceFacts, threshold: float) -> Iterator[tuple[int, str]]:
         yield DISAGREES, f"Dice {counts.dice:.2f}: {counts.fn} tumour pixels missed, {counts.fp} wrong"
     limit = threshold + UNSURE * (1 - threshold)
     if found.tumour_pixels and found.mean_probability < limit:
-        yield UNCERTAIN, f"mean probability {found.mean_probability:.2f} in the mask, threshold {threshold:g}"
+        yield UNCERTAIN, f"mean probability {found.mean_probability:.2f} in the mask (from {threshold:g})"
     if found.regions.components >= PIECES:
         yield BROKEN, f"the mask is in {found.regions.components} pieces"
 

@@ -21,6 +21,7 @@ from segport.text import printable
 
 DATA, SHEET = "data.js", "sheet.jpg"
 ON_SHEET = 12  # slices of a card's contact sheet, four by three
+FLAIR = 1  # channel
 AHEAD = 4  # slices that are drawn beside each other
 
 
@@ -104,11 +105,10 @@ def _draw(position: int, facts: SliceFacts, view: SliceView, lines: list[tuple[s
         data["mask"] = outline_path(view.mask)
     if view.truth is not None:
         data["truth"] = outline_path(view.truth)
-    tile = (
-        draw_tile(view.picture, view.mask, view.truth)
-        if small and view.picture is not None and view.mask is not None
-        else None
-    )
+    tile = None
+    if small and view.picture is not None and view.mask is not None:
+        flair = np.repeat(view.picture[..., FLAIR : FLAIR + 1], 3, axis=2)  # as the page shows it first
+        tile = draw_tile(flair, view.mask, view.truth)
     return _Drawn(files, data | {"problem": problem}, tile)
 
 

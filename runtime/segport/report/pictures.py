@@ -2,8 +2,8 @@
 
 Measured on 64 slices of LGG (256 x 256 RGB), a slice: PNG 89 kB in 7 ms; PNG with all filters 78 kB, 23 ms; lossless
 WebP 58 kB, 74 ms; JPEG of quality 95 without subsampling 24 kB, 3 ms, of 98 39 kB. Even the last is up to 9 grey
-levels off where channels differ, and what is judged should be what was segmented: slices are PNG. 10,000 take 0.9 GB, half of the
-TIFF files they come from. Contact sheets and small pictures are JPEG.
+levels off where channels differ, and what is judged should be what was segmented: slices are PNG. 10,000 take 0.9 GB,
+half of the TIFF files they come from. Contact sheets and small pictures are JPEG.
 """
 
 from typing import TypeVar

@@ -120,10 +120,14 @@ function show(number) {
   look();
   for (const step of [1, -1, 2, -2]) preload(folder, data.slices[number + step]);
   clearTimeout(writing); // browsers allow few changes of the address a second
-  writing = setTimeout(() => {
-    const address = `#${encodeURIComponent(card.dataset.link)}/${encodeURIComponent(one.label)}`;
-    if (shown && shown.card === card && location.hash !== address) location.replace(address);
-  }, 150);
+  writing = setTimeout(writeAddress, 150);
+}
+
+function writeAddress() {
+  if (!shown || !shown.data || !shown.data.slices.length) return;
+  const slice = shown.data.slices[shown.slice].label;
+  const address = `#${encodeURIComponent(shown.card.dataset.link)}/${encodeURIComponent(slice)}`;
+  if (location.hash !== address) location.replace(address);
 }
 
 function put(id, file, one) {
@@ -277,7 +281,10 @@ const KEYS = {
 
 function press(event) {
   if (!shown || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "Escape") location.hash = "";
+  if (event.key === "Escape") {
+    writeAddress(); // the browser's way back leads to this slice
+    location.hash = "";
+  }
   if (!shown.data || !shown.data.slices.length) return;
   const target = event.target;
   // what has the focus keeps the keys that it uses itself: arrows move a slider, space presses a button
