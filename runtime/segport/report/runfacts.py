@@ -38,7 +38,7 @@ def describe_model(document: Mapping[str, Any]) -> list[tuple[str, str]]:
         for term, text in (
             ("File", model["file"]),
             ("SHA-256", model["sha256"]),
-            ("Licence", find_licence(document)),
+            ("Licence", find_licence(origin.get("settings", {}), model["sha256"])),
             ("Network", f"{origin['architecture']}, output stride {origin['output_stride']}"),
             ("Input", f"{contract['input']['size']} x {contract['input']['size']} pixels"),
             ("Precision", export.get("precision", "not stated")),
@@ -48,10 +48,12 @@ def describe_model(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def find_licence(document: Mapping[str, Any]) -> str:
-    """Return the licence of the model that ran: of the embedded one and those trained from it; others state none."""
-    start = document["contract"]["origin"].get("settings", {}).get("init_sha256")
-    return EMBEDDED_LICENCE if is_embedded(document) or start == _embedded_sha256() else NO_LICENCE
+def find_licence(origin: Mapping[str, Any], model: str = "") -> str:
+    """Return the licence of a model: of the embedded one and those trained from it; others state none.
+
+    `origin`: the settings in its contract's origin. `model`: SHA-256 of its file, where it is one.
+    """
+    return EMBEDDED_LICENCE if _embedded_sha256() in (origin.get("init_sha256"), model) else NO_LICENCE
 
 
 def is_embedded(document: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from segport.report.overview import Overview
 from segport.report.pages import read_asset, render
 from segport.report.patient import draw_patient
 from segport.report.pictures import heat_colours
-from segport.report.runfacts import describe_model, describe_run, find_licence, is_embedded, read_card
+from segport.report.runfacts import describe_model, describe_run, is_embedded, read_card
 from segport.report.view import PatientView
 from segport.settings import RunSettings
 from segport.text import printable, printable_lines
@@ -102,13 +102,14 @@ class ReportWriter:
 
 
 def _render(overview: Overview, document: Mapping[str, Any]) -> bytes:
+    model = describe_model(document)
     context = {
         "overview": overview,
         "document": document,
         "run": describe_run(document),
-        "model": describe_model(document),
+        "model": model,
         "card": printable_lines(read_card()) if is_embedded(document) else "",
-        "licence": find_licence(document),
+        "licence": dict(model)["Licence"],
         "channels": [printable(name) for name in document["contract"]["input"]["channels"]],
         "colours": heat_colours(),
     }
