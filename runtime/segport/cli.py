@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,9 +72,12 @@ def command(
     if self_test:
         return _self_test(settings, as_json)
     if report_only is not None:
-        if inputs or out is not None:
-            raise UsageError("--report-only takes an output folder alone; for INPUT there is --report")
-        return _report_later(report_only, settings, quiet=quiet)
+        if inputs or out is not None or replace(settings, overwrite=False, verify=False) != RunSettings():
+            raise UsageError(
+                "--report-only takes an output folder alone, and the settings of the run that is there;"
+                " for INPUT there is --report"
+            )
+        return _report_later(report_only, settings, as_json=as_json, quiet=quiet)
     if not inputs:
         raise UsageError("name a folder of slices, as in: seg-infer folder/ (or --info, --self-test, --help)")
     return _infer(inputs, out, settings, dry_run=dry_run, as_json=as_json, quiet=quiet)
@@ -114,7 +117,7 @@ def _infer(
     return result.exit_code
 
 
-def _report_later(out: Path, settings: RunSettings, *, quiet: bool) -> int:
+def _report_later(out: Path, settings: RunSettings, *, as_json: bool, quiet: bool) -> int:
     from segport.console import Console
     from segport.report.later import write_later
 
@@ -123,11 +126,12 @@ def _report_later(out: Path, settings: RunSettings, *, quiet: bool) -> int:
         return console.stop()
 
     with Console(None, settings, quiet=quiet) as console:
-        page = write_later(out, overwrite=settings.overwrite, stop=ask)
+        page = write_later(out, overwrite=settings.overwrite, verify=settings.verify, stop=ask)
     if page is None:
         print(INTERRUPTED, file=sys.stderr)
         return 130
-    click.echo(f"report: {click.format_filename(page)}")
+    name = click.format_filename(page)
+    click.echo(json.dumps({"report": name}) if as_json else f"report: {name}")
     return 0
 
 

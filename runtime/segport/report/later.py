@@ -34,7 +34,9 @@ def write_run_report(
         return ReportWriter(plan.out, settings, ledger, workspace).write(document, views.patients(), stop)
 
 
-def write_later(out: Path, *, overwrite: bool = False, stop: Callable[[int], bool] = lambda _: False) -> Path | None:
+def write_later(
+    out: Path, *, overwrite: bool = False, verify: bool = False, stop: Callable[[int], bool] = lambda _: False
+) -> Path | None:
     """Write the report of an earlier run from its output folder; return its page's path, None when stopped.
 
     A run that was interrupted has one of what is there. The inputs must still lie where they were. Raises `UsageError`
@@ -48,7 +50,7 @@ def write_later(out: Path, *, overwrite: bool = False, stop: Callable[[int], boo
     gone = [root for root in roots if not root.exists()]
     if gone:
         raise UsageError(f"{out}: its slices were read from {gone[0]}, which is not there; remedy: put them back there")
-    settings = replace(_read_settings(out, document["settings"]), overwrite=overwrite)
+    settings = replace(_read_settings(out, document["settings"]), overwrite=overwrite, verify=verify)
     plan = plan_run(roots, out, settings)
     with open_workspace(out, READERS) as workspace:
         return write_run_report(plan, settings, workspace, stop)

@@ -2,17 +2,22 @@
 
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from faults import start_child
 from helpers import TINY, infer, square, write
 from segport.cli import main
+from segport.plan import plan_run
 from segport.report import patient as drawing
 from segport.report import writer
 from segport.report.view import PatientView, SliceFacts, SliceView
+from segport.run import run
+from segport.segmenter import Segmenter
 from segport.settings import RunSettings
 from trees import segment_three
 
@@ -124,6 +129,7 @@ def test_folders_that_no_run_left_are_refused(tree: Path, capsys) -> None:
     out = tree / "in-masks"
     assert "holds no run.json; expected the output folder of a run" in error("--report-only", tree / "in")
     assert "takes an output folder alone" in error(tree / "in", "--report-only", out)
+    assert "the settings of the run that is there" in error("--report-only", out, "--threshold", 0.9)
     assert not (tree / "in/.segport").exists()
     os.rename(tree / "in", tree / "moved")  # noqa: PTH104
     assert "which is not there; remedy: put them back" in error("--report-only", out)
@@ -168,6 +174,29 @@ def test_a_report_that_was_stopped_is_gone_on_with(tree: Path, monkeypatch, caps
     assert (out / "report/index.html").exists()
     assert len(list(out.glob("report/patients/*/data.js"))) == 2
     assert not list((out / ".segport").glob("*.tmp"))
+
+
+@pytest.mark.parametrize(("step", "nth"), [("data rename", 2), ("index rename", 1), ("run.json rename", 2)])
+def test_a_process_that_is_killed_leaves_no_half_report(tree: Path, step: str, nth: int) -> None:
+    """run.json is written first when a run begins; what it then says must be enough for a report."""
+    out = tree / "out"
+    child = start_child(tree / "in", "--out", out, "--report", fault={"step": step, "act": "kill", "nth": nth})
+    child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGKILL
+    assert not (out / "report/index.html").exists()
+    assert main(["--report-only", str(out)]) == 0
+    assert infer(tree / "in", "--out", tree / "undisturbed", "--report") == 0
+    later, whole = files(out), files(tree / "undisturbed")
+    assert later.keys() == whole.keys()
+    assert all(later[n] == whole[n] for n in whole if not n.endswith("index.html"))
+
+
+def test_a_run_that_is_stopped_while_it_draws_says_so(tree: Path, tiny: Segmenter) -> None:
+    stopped: list[int] = []
+    plan = plan_run([tree / "in"], tree / "out", RunSettings(report=True))
+    result = run(plan, RunSettings(report=True), tiny, stop=lambda: bool(stopped), drawing=stopped.append)
+    assert (result.written, result.finished, result.report, result.exit_code) == (3, True, None, 130)
+    assert not (tree / "out/report/index.html").exists()
 
 
 def test_the_first_screen_of_300_patients_and_10000_slices_is_small(tmp_path: Path) -> None:
