@@ -18,7 +18,8 @@ JUMP = 2
 SMALL_JUMP = 30  # pixels: below, an area may double between neighbours
 LOW_DICE = 0.5
 
-FAILED, UNLIKE, DISAGREES, UNSTEADY, UNCERTAIN, BROKEN = 6, 5, 4, 3, 2, 1  # the gravest first
+# The gravest first. An empty mask on an odd slice is the last: most are the dark ends of a volume.
+FAILED, UNLIKE, DISAGREES, UNSTEADY, UNCERTAIN, BROKEN, UNLIKE_AND_EMPTY = 6, 5, 4, 3, 2, 1, 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,10 @@ def _of_slice(one: SliceFacts, threshold: float) -> Iterator[tuple[int, str]]:
         yield FAILED, f"no mask: {one.message}"
     elif one.message:
         yield FAILED, one.message
-    for warning in one.warnings:
-        yield UNLIKE, f"unlike the training data: {warning}"
     found = one.found
+    for warning in one.warnings:
+        marked = found is not None and found.tumour_pixels > 0
+        yield UNLIKE if marked else UNLIKE_AND_EMPTY, f"unlike the training data: {warning}"
     if found is None:
         return
     if found.agreement is not None and found.agreement.counts.dice < LOW_DICE:

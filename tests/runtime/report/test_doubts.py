@@ -32,6 +32,13 @@ def test_a_slice_that_failed_or_was_not_scored_is_the_gravest() -> None:
     assert found[2].reasons == ("not scored: its mask is gone",)
 
 
+def test_an_odd_slice_is_grave_where_it_has_a_mask() -> None:
+    odd, wrong = ("nearly constant",), Counts(tp=0, fp=30)
+    found = find_doubts([seen(0, warnings=odd), seen(30, counts=wrong), seen(30, warnings=odd)], 0.5)
+    weights = {doubt.position: doubt.weight for doubt in found}
+    assert weights[0] < weights[1] < weights[2]
+
+
 def test_a_mask_of_low_probability_is_judged_by_the_threshold() -> None:
     assert reasons(seen(30, probability=0.79)) == {0: ("mean probability 0.79 in the mask (from 0.5)",)}
     assert reasons(seen(30, probability=0.81)) == {}
