@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from segport.outcome import Outcome
 from segport.plan import Plan
-from segport.run import RunResult
+from segport.result import RunResult
 from segport.scoring import Scores
 from segport.settings import RunSettings
 from segport.text import printable, printable_lines
