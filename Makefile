@@ -6,7 +6,7 @@ RUNTIME := .venv-runtime
 .PHONY: demo test lint types imports test-runtime test-all wheel soak clean
 
 demo: $(RUNTIME)/ready
-	$(RUNTIME)/bin/seg-infer sample_data --out demo-masks --overlay --score --overwrite
+	$(RUNTIME)/bin/seg-infer sample_data --out demo-masks --overlay --score --report --overwrite
 
 test: lint types imports test-runtime test-all wheel
 	@echo "make test: all parts passed"
@@ -36,7 +36,7 @@ wheel: $(DEV)/ready
 	cp sample_data/patient_1/patient_1_6.tif sample_data/patient_1/patient_1_6_mask.tif "$$place/slices"; \
 	cd "$$place"; $(PYTHON) -m venv venv; \
 	venv/bin/python -m pip install --quiet --disable-pip-version-check ./*.whl; \
-	venv/bin/seg-infer slices --score; venv/bin/seg-infer --self-test; \
+	venv/bin/seg-infer slices --score --report; test -s slices-masks/report/report.js; venv/bin/seg-infer --self-test; \
 	venv/bin/python -c "import cv2, importlib.util as u; assert not u.find_spec('torch'); \
 	  assert cv2.imread('slices-masks/patient_1_6_mask.png', -1).any(), 'the mask is empty'"
 

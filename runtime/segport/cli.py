@@ -4,7 +4,7 @@ import json
 import sys
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from segport.segmenter import Segmenter
 
 PATH = click.Path(path_type=Path)
+INTERRUPTED = "interrupted; what was written is whole; run it again to go on"
 
 
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
@@ -38,6 +39,10 @@ PATH = click.Path(path_type=Path)
 @click.option("--patient-pattern", help="Regular expression whose first group in the path names the patient.")
 @click.option("--overlay", is_flag=True, help="Also write slices with outlines, and a sheet a patient.")
 @click.option("--probabilities", is_flag=True, help="Also write probabilities as 16-bit PNG (65535 is 1).")
+@click.option("--report", is_flag=True, help="Also write OUT/report/index.html, to look at what was found.")
+@click.option(
+    "--report-only", type=PATH, metavar="OUT", help="Write that page of an earlier run from its output folder."
+)
 @click.option("--score", is_flag=True, help="Compare with the _mask files that are there: Dice, IoU, HD95.")
 @click.option("--masks", type=PATH, help="Folder that mirrors INPUT and holds the true masks.")
 @click.option("--spacing", type=(float, float, float), metavar="H W D", help="Pixel height, width, slice distance: mm.")
@@ -64,6 +69,7 @@ def command(
     inputs: tuple[Path, ...],
     out: Path | None,
     *,
+    report_only: Path | None,
     dry_run: bool,
     self_test: bool,
     info: bool,
@@ -77,6 +83,13 @@ def command(
         return _show_info(settings, as_json)
     if self_test:
         return _self_test(settings, as_json)
+    if report_only is not None:
+        if inputs or out is not None or replace(settings, overwrite=False, verify=False) != RunSettings():
+            raise UsageError(
+                "--report-only takes an output folder alone, and the settings of the run that is there;"
+                " for INPUT there is --report"
+            )
+        return _report_later(report_only, settings, as_json=as_json, quiet=quiet)
     if not inputs:
         raise UsageError("name a folder of slices, as in: seg-infer folder/ (or --info, --self-test, --help)")
     return _infer(inputs, out, settings, dry_run=dry_run, as_json=as_json, quiet=quiet)
@@ -88,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         command,
         arguments,
         name="seg-infer",
-        interrupted="interrupted; what was written is whole; run it again to go on",
+        interrupted=INTERRUPTED,
     )
 
 
@@ -107,13 +120,31 @@ def _infer(
     segmenter = _open(settings, lanes=divide_threads(settings.threads or usable_cores()))
     print(printable(f"{segmenter.model.name} on {segmenter.session.describe()}"), file=sys.stderr)
     with Console(plan, settings, quiet=quiet) as console:
-        result = run(plan, settings, segmenter, console.tick, console.stop)
+        result = run(plan, settings, segmenter, console.tick, console.stop, console.draw)
     console.say_problems(result)
     if as_json:
         click.echo((plan.out / RUN).read_text(encoding="utf-8"), nl=False)
     else:
         click.echo(summarise(result, settings))
     return result.exit_code
+
+
+def _report_later(out: Path, settings: RunSettings, *, as_json: bool, quiet: bool) -> int:
+    from segport.console import Console
+    from segport.report.later import write_later
+
+    def ask(slices: int) -> bool:
+        console.draw(slices)
+        return console.stop()
+
+    with Console(None, settings, quiet=quiet) as console:
+        page = write_later(out, overwrite=settings.overwrite, verify=settings.verify, stop=ask)
+    if page is None:
+        print(INTERRUPTED, file=sys.stderr)
+        return 130
+    name = click.format_filename(page)
+    click.echo(json.dumps({"report": name}) if as_json else f"report: {name}")
+    return 0
 
 
 def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:

@@ -24,16 +24,17 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(si
 class Console:
     """Progress on stderr, and a clean stop on Ctrl+C: slices under way are finished. A second one stops at once."""
 
-    def __init__(self, plan: Plan, settings: RunSettings, *, quiet: bool) -> None:
+    def __init__(self, plan: Plan | None, settings: RunSettings, *, quiet: bool) -> None:
+        """`plan`: whose slices are counted for the bar; None to count none."""
         self._plan, self._settings = plan, settings
-        self._stopped = Event()
+        self._stopped, self._drawing = Event(), False
         self._before: dict[int, Any] = {}
         self._bar = tqdm(unit="mask", disable=True if quiet else None, dynamic_ncols=True)
 
     def __enter__(self) -> "Console":
         if current_thread() is main_thread():
             self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-        if not self._bar.disable:
+        if not self._bar.disable and self._plan is not None:
             Thread(target=self._count, daemon=True).start()
         return self
 
@@ -53,6 +54,14 @@ class Console:
         for note in entry.found_volume.notes if entry.found_volume is not None and outcome.reason else ():
             tqdm.write(printable(f"{outcome.job.shown}: {note}"), file=sys.stderr)
 
+    def draw(self, slices: int) -> None:
+        """Move the bar of the report, which begins anew."""
+        if not self._drawing:
+            self._drawing = True
+            self._bar.reset(self._bar.total)
+            self._bar.set_description("report")
+        self._bar.update(slices)
+
     def stop(self) -> bool:
         """Return whether the user wants the run to end."""
         return self._stopped.is_set()
@@ -61,7 +70,7 @@ class Console:
         """Say what has not been said slice by slice; the last line is what must not be overlooked."""
         for path, why in result.general:
             print(printable(f"failed: {path}: {why}" if path else why), file=sys.stderr)
-        if not result.finished:
+        if result.exit_code == 130:
             print("interrupted; what was written is whole; run it again to go on", file=sys.stderr)
         if result.note and self._settings.device == "cuda":
             print(result.note, file=sys.stderr)
@@ -73,13 +82,14 @@ class Console:
 
     def _count(self) -> None:
         """Count the slices for the bar, beside the run: it does not wait for the listing of a large tree."""
-        total = 0
+        assert self._plan is not None
+        total = len(self._plan.volumes.jobs)
         with suppress(OSError):
             for folder in self._plan.folders():
                 total += folder.slices
                 if self._stopped.is_set():
                     return
-            self._bar.total = total + len(self._plan.volumes.jobs)
+            self._bar.total = total
 
 
 def summarise(result: RunResult, settings: RunSettings) -> str:
@@ -92,6 +102,8 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
         slices = any(totals.volume is None for totals in result.patients.values())
         pictures = "*_overlay.png, *_sheet.png" if slices else "*_sheet.png"
         lines.append(f"pictures beside them: {pictures} (red: mask{', green: truth' if settings.score else ''})")
+    if result.report is not None:
+        lines.append(f"report: {click.format_filename(result.report)}")
     if result.unlike:
         reasons = "; ".join(f"{why} ({n})" for why, n in result.warnings.most_common())
         lines.append(f"{result.unlike} slices look unlike the training data: {reasons}")

@@ -9,8 +9,9 @@ from typing import Any, Literal, get_args
 from segport.regions import Regions
 from segport.scoring import Agreement, Counts
 
-Status = Literal["written", "failed", "died", "sheet"]
-"""How a slice ended. "died": the line is of a death (`segport.deaths`); "sheet": of a contact sheet."""
+Status = Literal["written", "failed", "died", "sheet", "report"]
+"""How a slice ended. "died": the line is of a death (`segport.deaths`); "sheet": of a contact sheet, "report":
+of files of the report page."""
 
 
 TEXTS = ("stem", "source", "message", "model", "settings", "volume", "time")
@@ -98,8 +99,8 @@ class Entry:
     `stem`: the outputs' path below the output folder, without ending. `source`: the slice's path. `read`: its stamp
     when it was read. `model`: SHA-256 of the model file; `settings`: hash of the settings that decide pixels; `volume`:
     state of the patient's slices where the intensity window depends on them; of a volume that of its files, of a sheet
-    that of the slices that it shows. `outputs`: stamps by ending. `scored`: whether a true mask was looked for;
-    `truth`: its stamp. `warnings`: why the slice is unlike the training data.
+    or report that of what it shows. `outputs`: stamps by ending. `scored`: whether a true mask was looked for; `truth`:
+    its stamp. `warnings`: why the slice is unlike the training data.
     """
 
     stem: str

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
@@ -26,13 +26,15 @@ BLOCK = 65_536  # bytes that are read at a time, from the end, to find the end o
 class Ledger:
     """The ledger of an output folder. `inputs`: the names of the inputs of the last run, None without one.
 
-    `unusable`: how many lines are no entries (a damaged disk, another program). `find` may be called from threads.
+    `roots`: their paths. `unusable`: how many lines are no entries (a damaged disk, another program). `find` may be
+    called from threads.
     """
 
     def __init__(self, folder: Path, *, writable: bool) -> None:
         """Open the ledger and, where `writable`, mend a last line that was cut off; raises `OutputError`."""
         self.path = folder / LEDGER
         self.inputs: list[str] | None = None
+        self.roots: list[str] = []
         self.unusable = 0
         self._lock, self._appending = Lock(), Lock()
         self._writer: BinaryIO | None = None
@@ -62,9 +64,9 @@ class Ledger:
         """Return the last entry of a slice as it was when the ledger was opened; None where there is none."""
         return next(self.history(stem), None)
 
-    def begin_run(self, inputs: list[str]) -> None:
-        """Note which inputs the lines that follow are of; raises `OutputError`."""
-        self._append(json.dumps({"run": inputs}) + "\n")
+    def begin_run(self, inputs: list[str], roots: Sequence[str] = ()) -> None:
+        """Note which inputs the lines that follow are of, and their paths; raises `OutputError`."""
+        self._append(json.dumps({"run": inputs, "roots": list(roots)}) + "\n")
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Append entries and wait until they are on the disk; raises `OutputError`, leaving no half line."""
@@ -102,6 +104,8 @@ class Ledger:
                 starts.append(position)
             elif document is not None and isinstance(document.get("run"), list):
                 self.inputs = [str(name) for name in document["run"]]
+                roots = document.get("roots")
+                self.roots = [str(root) for root in roots] if isinstance(roots, list) else []
             else:
                 self.unusable += 1
             position += len(line)

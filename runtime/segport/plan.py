@@ -82,6 +82,11 @@ class Plan:
         """Names of the inputs: a later run over others must not replace these results."""
         return [_own_name(tree.root) for tree in self.trees.values()]
 
+    @property
+    def roots(self) -> list[str]:
+        """Absolute paths of the inputs, links not followed: a report can be made later."""
+        return [str(typed_path(tree.root)) for tree in self.trees.values()]
+
     def folders(self) -> Iterator[PlannedFolder]:
         """Yield what there is to do, folder by folder, while the tree is being listed."""
         for prefix, tree in self.trees.items():

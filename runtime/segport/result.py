@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segport import __version__
+from segport.folders import typed_path
 from segport.freshness import Freshness
 from segport.outcome import Outcome
 from segport.plan import Plan
@@ -27,7 +28,8 @@ class RunResult:
 
     `problems`: the first slices that failed or could not be scored, with the reason; `general`: what else went wrong.
     `unlike`: how many slices look unlike the training data, `warnings`: by reason. `scores`: when truth was there and
-    asked for. `finished`: whether every slice was come to; `stopped`: whether the user ended it before.
+    asked for. `finished`: whether every slice was come to; `stopped`: whether the user ended it before. `report`: the
+    report's page, where it was asked for and is finished.
     """
 
     out: Path
@@ -46,6 +48,7 @@ class RunResult:
     warnings: Counter[str] = field(default_factory=Counter)
     scores: Scores | None = None
     finished: bool = False
+    report: Path | None = None
     stopped: bool = False
     ledger_lines_unusable: int = 0
     patients: dict[str, PatientTotals] = field(default_factory=dict)
@@ -53,7 +56,7 @@ class RunResult:
     @property
     def exit_code(self) -> int:
         """0 when every slice was written (and scored, where asked); 1 when some was not; 130 when interrupted."""
-        if not self.finished:
+        if not self.finished or self.stopped:
             return 130
         return 1 if self.failed or self.unscored or self.unreadable or self.general else 0
 
@@ -90,7 +93,13 @@ def score_result(result: RunResult) -> Scores | None:
 
 
 def describe_result(
-    result: RunResult, segmenter: Segmenter, settings: RunSettings, plan: Plan, freshness: Freshness, seconds: float
+    result: RunResult,
+    segmenter: Segmenter,
+    settings: RunSettings,
+    plan: Plan,
+    freshness: Freshness,
+    date: str,
+    seconds: float,
 ) -> dict[str, Any]:
     """Return what run.json says: counts, problems, settings, versions, and the contract without its golden logits."""
     golden = segmenter.contract.golden
@@ -98,6 +107,7 @@ def describe_result(
     return {
         "finished": result.finished,
         "inputs": plan.inputs,
+        "started": date,
         "model": {"file": segmenter.model.name, "sha256": freshness.model},
         "device_asked": segmenter.session.asked,
         "provider": result.provider,
@@ -106,7 +116,7 @@ def describe_result(
         "threads": segmenter.session.threads,
         "lanes": segmenter.session.lanes,
         "batch_size": segmenter.session.batch or settings.batch_size,
-        "settings": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
+        "settings": {k: str(typed_path(v)) if isinstance(v, Path) else v for k, v in asdict(settings).items()},
         "counts": {
             "planned": result.written + result.failed,
             **{n: getattr(result, n) for n in ("written", "up_to_date", "failed", "unscored", "unreadable", "ignored")},

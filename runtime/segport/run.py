@@ -1,8 +1,10 @@
 """One run of the command: plan, segment, and leave tables and run.json behind, whatever happens."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, suppress
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from segport.outcome import Outcome, W_co
 from segport.outputs import csv_line, encode_json, rename, stage_bytes
 from segport.pipeline import READERS, FolderSegmenter
 from segport.plan import PATIENTS, RUN, SUMMARY, Job, Plan
+from segport.report.claim import refuse_others_report
 from segport.result import RunResult, describe_result, score_result
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
@@ -32,28 +35,31 @@ def run(
     segmenter: Segmenter,
     tick: Callable[[Outcome[Work]], object] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    drawing: Callable[[int], object] = lambda _: None,
 ) -> RunResult:
     """Segment what the ledger of the output folder does not name as done; `tick` is called after each slice.
 
     Once `stop` returns True no further slice is begun, and those under way are finished. The tables and run.json are
-    written also when the run ends early, for the slices that were come to. Raises `OutputError` (another run is
+    written also when the run ends early, for the slices that were come to; the report page is not. `drawing` is told
+    how many slices of a patient go into the report next. Raises `OutputError` (another run is
     writing there, its files are another's, the disk is full) and `ModelError` when inference fails.
     """
-    started = time.monotonic()
-    listing = plan.volumes
-    result = RunResult(plan.out, segmenter.session.provider, segmenter.session.note, skipped=listing.skipped)
-    result.ignored -= listing.used + listing.skipped.total()  # they are counted with the others of their folders
-    for what, why in listing.problems:
-        result.complain(what, why)
+    started, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    result = _begin(plan, segmenter)
     if not (plan.out / LEDGER).exists():
         with closing(Ledger(plan.out, writable=False)) as ledger:
             refuse_others_results(plan, settings, ledger)  # before anything is left in a folder that is not ours
     with open_workspace(plan.out, READERS) as workspace, closing(_open_ledger(plan.out, workspace)) as ledger:
         refuse_others_results(plan, settings, ledger)
-        ledger.begin_run(plan.inputs)
+        ledger.begin_run(plan.inputs, plan.roots)
         result.ledger_lines_unusable = ledger.unusable
-        _write(workspace, plan.out / RUN, encode_json({"finished": False}))
         freshness = Freshness(ledger, plan, settings, segmenter.model, segmenter.contract, workspace)
+
+        def describe() -> bytes:
+            seconds = time.monotonic() - started
+            return encode_json(describe_result(result, segmenter, settings, plan, freshness, date, seconds))
+
+        _write(workspace, plan.out / RUN, describe())  # not finished yet
         table = GrowingTable(workspace.temporary(), summary_header(settings))
 
         def take(outcome: Outcome[Job] | Outcome[VolumeJob]) -> None:
@@ -67,23 +73,15 @@ def run(
             rename(table.path, plan.out / SUMMARY, of_slice=False)
             rows = patient_rows(result.patients, settings, volumes=bool(plan.volumes.jobs))
             _write(workspace, plan.out / PATIENTS, b"".join(map(csv_line, rows)))
-            document = describe_result(result, segmenter, settings, plan, freshness, time.monotonic() - started)
-            _write(workspace, plan.out / RUN, encode_json(document))
+            _write(workspace, plan.out / RUN, describe())
 
         try:
             sheets = SheetWriter(plan, settings, freshness, ledger, workspace, lambda why: result.complain("", why))
-            committer = Committer(ledger, plan.out)
-            folder_segmenter = FolderSegmenter(segmenter, settings, freshness, workspace, committer)
-            with closing(folder_segmenter.segment(_jobs(plan, result, stop))) as outcomes:  # type: ignore[type-var]  # a generator
-                for outcome in outcomes:
-                    take(outcome)
-                    if settings.overlay:
-                        sheets.add(outcome)
-            sheets.finish()
-            volumes = _until(stop, plan.volumes.jobs, result)
-            with closing(_segment_volumes(volumes, segmenter, settings, freshness, workspace, committer)) as segmented:  # type: ignore[type-var]
-                for one in segmented:
-                    take(one)
+            parts = (segmenter, settings, freshness, workspace, Committer(ledger, plan.out))
+            with closing(_segment_slices(_jobs(plan, result, stop), sheets, *parts)) as outcomes:
+                deque(map(take, outcomes), 0)
+            with closing(_segment_volumes(_until(stop, plan.volumes.jobs, result), *parts)) as volumes:
+                deque(map(take, volumes), 0)
             result.finished = not result.stopped
             result.scores = score_result(result) if settings.score else None
         except BaseException:
@@ -91,7 +89,37 @@ def run(
                 leave()
             raise
         leave()
+        if settings.report and result.finished:
+            _write_report(result, plan, settings, workspace, stop, drawing)
     return result
+
+
+def _begin(plan: Plan, segmenter: Segmenter) -> RunResult:
+    """Return a result that knows what listing the volumes found."""
+    listing = plan.volumes
+    result = RunResult(plan.out, segmenter.session.provider, segmenter.session.note, skipped=listing.skipped)
+    result.ignored -= listing.used + listing.skipped.total()  # they are counted with the others of their folders
+    for what, why in listing.problems:
+        result.complain(what, why)
+    return result
+
+
+def _write_report(
+    result: RunResult,
+    plan: Plan,
+    settings: RunSettings,
+    workspace: Workspace,
+    stop: Callable[[], bool],
+    drawing: Callable[[int], object],
+) -> None:
+    from segport.report.later import write_run_report  # here: templates are needed for nothing else
+
+    def ask(slices: int) -> bool:
+        drawing(slices)
+        return stop()
+
+    result.report = write_run_report(plan, settings, workspace, ask)
+    result.stopped = result.report is None
 
 
 def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[Job]:
@@ -105,7 +133,19 @@ def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[J
             return
 
 
-def _segment_volumes(jobs: Iterable[VolumeJob], *parts: Any) -> Iterator[Outcome[VolumeJob]]:
+def _segment_slices(
+    jobs: Iterator[Job], sheets: SheetWriter, segmenter: Segmenter, settings: RunSettings, *parts: Any
+) -> Generator[Outcome[Job]]:
+    """Segment slices, and draw the patients' sheets where overlays are asked for."""
+    with closing(FolderSegmenter(segmenter, settings, *parts).segment(jobs)) as outcomes:  # type: ignore[type-var]  # a generator
+        for outcome in outcomes:
+            yield outcome
+            if settings.overlay:
+                sheets.add(outcome)
+    sheets.finish()
+
+
+def _segment_volumes(jobs: Iterator[VolumeJob], *parts: Any) -> Generator[Outcome[VolumeJob]]:
     """Segment volumes where there are any: what reads them is imported then, since it needs the extra medical."""
     for first in jobs:
         from segport.volumes.pipeline import VolumeSegmenter
@@ -123,6 +163,8 @@ def _until(stop: Callable[[], bool], jobs: Iterable[W_co], result: RunResult) ->
 
 def refuse_others_results(plan: Plan, settings: RunSettings, ledger: Ledger) -> None:
     """Raise `OutputError` where the tables of the output folder are not of an earlier run over the same inputs."""
+    if settings.report:
+        refuse_others_report(plan.out, ledger, overwrite=settings.overwrite)
     if settings.overwrite:
         return
     there = [name for name in (SUMMARY, PATIENTS, RUN) if (plan.out / name).exists()]

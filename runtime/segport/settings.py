@@ -27,7 +27,8 @@ class RunSettings:
     and DICOM series are FLAIR, pre and post. `volume_format`: of volumes' masks, "source" for NIfTI from NIfTI and SEG
     from DICOM. `min_volume`: mm3 below which a component of a volume's mask is left out. `keep_identity`: name
     outputs of DICOM by patient. `overwrite`: segment all slices, and replace what is in the way.
-    `verify`: compare contents, not sizes and times, with an earlier run. Raises `UsageError`.
+    `verify`: compare contents, not sizes and times, with an earlier run. `report`: write the report page. Raises
+    `UsageError`.
     """
 
     model: Path | None = None
@@ -51,6 +52,7 @@ class RunSettings:
     keep_identity: bool = False
     overwrite: bool = False
     verify: bool = False
+    report: bool = False
 
     @property
     def asks_for_volumes(self) -> bool:

@@ -13,12 +13,12 @@ TILE = 128  # pixels; 12 x 12 tiles make a sheet of 1536 x 1536 pixels (7 MB in 
 MOST_TILES = 144
 
 
-def choose_slices(count: int) -> list[int]:
-    """Return the indices in 0..count-1 that a sheet shows: all up to 144, else 144 evenly spaced, both ends included.
+def choose_slices(count: int, most: int = MOST_TILES) -> list[int]:
+    """Return the indices in 0..count-1 that a sheet shows: all up to `most`, else so many evenly spaced, both ends too.
 
     The length of the list is how many of the `count` slices the sheet shows.
     """
-    shown = min(count, MOST_TILES)
+    shown = min(count, most)
     return [i * (count - 1) // max(shown - 1, 1) for i in range(shown)]
 
 

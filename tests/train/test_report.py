@@ -16,6 +16,7 @@ from segport_train.report import write_report
 from segport_train.results import read_part
 from segport_train.settings import TrainSettings
 from segport_train.table import Problem, build_table
+from segport_train.webpage import read_blocks
 
 CONTRACT = ModelContract(Input(40))
 NAMES = ("p|0", "腫瘍", "p2")
@@ -74,6 +75,24 @@ def test_a_report_of_a_patient_split_copies_nothing(run: Path, tmp_path: Path) -
     assert "Split by patient, fold 1 of 3." in text
     assert "Left out: 1 files" in text
     assert "`--tumour-only`" in text
+
+
+def test_the_page_has_what_the_markdown_has_and_names_stay_text(run: Path) -> None:
+    page, text = (run / "report.html").read_text(encoding="utf-8"), (run / "report.md").read_text(encoding="utf-8")
+    assert page.count("<h2>") == text.count("\n## ")
+    assert page.count("<table>") == text.count("\n| --- |")
+    assert '<img src="worst.png" alt="Worst slices">' in page
+    assert "<bdi>p|0/p|0_2.png</bdi>" in page
+    assert "<em>Pooled pixels</em>" in page
+    assert "Not a medical device" in page
+    assert "script-src &#39;none&#39;" in page
+    assert (run / "report.css").exists()
+    (row,) = (
+        block.rows[1]
+        for block in read_blocks("# t\n\n| a | b |\n| --- | ---: |\n| *x* | <b>\\|</b> |")
+        if block.kind == "table"
+    )
+    assert row == ["*x*", "<b>|</b>"]
 
 
 def test_the_worst_slices_are_drawn_with_both_outlines(run: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from segport.contract import ModelContract
 from segport.outputs import write_bytes
+from segport.report.runfacts import find_licence
 from segport.text import printable
 from segport_train.baselines import copy_neighbours
 from segport_train.dataset import SliceDataset
@@ -25,6 +26,7 @@ from segport_train.tables import (
     size_table,
     table,
 )
+from segport_train.webpage import write_page
 from segport_train.worst import OF_A_PATIENT, choose_worst, draw_slices
 
 
@@ -37,7 +39,7 @@ def write_report(
     data: Mapping[str, SliceDataset],
     parts: Mapping[str, Evaluation],
 ) -> None:
-    """Write report.md, slices.csv, patients.csv, calibration.csv, calibration.png and worst.png into the run folder.
+    """Write report.md, report.html, tables (slices, patients, calibration) and pictures into the run folder.
 
     `parts`: detailed evaluations of `network`, the best checkpoint, on `data`, by the part's name.
     """
@@ -58,7 +60,9 @@ def write_report(
         "## Curves\n\n![Curves](curves.png)\n\n",
         NOTES,
     ]
-    write_bytes(out / "report.md", "".join(lines).encode())
+    text = "".join(lines)
+    write_bytes(out / "report.md", text.encode())
+    write_page(out / "report.html", text, find_licence(contract.origin.settings))
 
 
 def _preface(settings: TrainSettings, problems: list[Problem], parts: Mapping[str, Evaluation]) -> Iterator[str]:
