@@ -168,10 +168,14 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
             counts[verdict.kind] += 1
             source, target = job.shown, str(job.target(plan.out, job.endings(settings)[-1]))
             if as_json:
-                lines.append({"slice": source, "mask": target, "state": verdict.kind, "reason": verdict.reason})
+                told = {"notes": "; ".join(job.notes)} if job.notes else {}
+                state = {"state": verdict.kind, "reason": verdict.reason}
+                lines.append({"slice": source, "mask": target} | state | told)
             else:
                 why = f"{verdict.kind}: {verdict.reason}" if verdict.reason else "up to date"
                 click.echo(printable(f"{source} -> {target} ({why})"))
+                for note in job.notes:
+                    click.echo(printable(f"    {note}"))
     if as_json:
         click.echo(json.dumps(lines))
         return 0

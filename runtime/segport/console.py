@@ -99,7 +99,7 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
     lines = [f"{result.written} masks in {folder}{done} ({result.failed} failed, {result.ignored} ignored)"]
     lines += [f"skipped: {count} DICOM files ({why})" for why, count in sorted(result.skipped.items())]
     if settings.overlay:
-        slices = any(totals.volume is None for totals in result.patients.values())
+        slices = any(not is_volume for _, is_volume in result.patients)
         pictures = "*_overlay.png, *_sheet.png" if slices else "*_sheet.png"
         lines.append(f"pictures beside them: {pictures} (red: mask{', green: truth' if settings.score else ''})")
     if result.report is not None:

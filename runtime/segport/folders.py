@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
 MASK_ENDING = "_mask"
 OUTPUT_ENDINGS = ("_overlay", "_probability", "_heat", "_sheet")  # what seg-infer writes beside masks
-SHEET = "_sheet.png"  # of a patient or a volume
+SHEET, VOLUME_SHEET = "_sheet.png", "_volume_sheet.png"
 MASK_FOLDERS = frozenset({"masks", "labels"})
 IMAGE_FOLDERS = frozenset({"images", "imgs"})
 DIGITS = re.compile(r"\d+")

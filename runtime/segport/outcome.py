@@ -64,5 +64,5 @@ def stage_failure(outcome: Outcome[W_co], message: str, before: Entry | None, re
     if before is None or (read is not None and before.read is not None and read.sha256 != before.read.sha256):
         stale = frozenset(before.outputs if before is not None else ())
         return Staged(replace(outcome, entry=replace(outcome.entry, read=read)), stale=stale)
-    kept = replace(before, status="failed", message=message, found=None, time=outcome.entry.time)
+    kept = replace(before, status="failed", message=message, found=None, found_volume=None, time=outcome.entry.time)
     return Staged(replace(outcome, entry=kept))  # its outputs are those of the model and settings of before

@@ -133,6 +133,10 @@ def plan_run(inputs: Sequence[Path], out: Path | None, settings: RunSettings) ->
             else "found no slice and no volume; expected .tif, .png, .jpg, .bmp, .nii or .nii.gz files, or DICOM series"
         )
         raise UsageError(f"{', '.join(map(str, inputs))}: {why}")
+    if settings.masks is not None and plan.volumes.jobs:
+        raise UsageError(
+            "--masks is for slices; true masks of volumes lie beside them; remedy: run volumes by themselves"
+        )
     return plan
 
 
@@ -160,7 +164,8 @@ def _repeated(names: Iterable[str]) -> frozenset[str]:
 
 
 def _own_name(path: Path) -> str:
-    return typed_path(path).stem if path.is_file() else typed_path(path).name
+    name = typed_path(path).name
+    return PurePath(name.removesuffix(".gz")).stem if path.is_file() else name
 
 
 def _beside(path: Path) -> Path:

@@ -16,6 +16,7 @@ from segport.scoring import Scores, score_patients
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
 from segport.tables import PatientTotals
+from segport.volumes.job import VolumeJob
 from segport.work import Work
 
 MEDICAL = ("nibabel", "scipy", "pydicom", "highdicom")  # what volumes are read and written with
@@ -28,8 +29,8 @@ class RunResult:
 
     `problems`: the first slices that failed or could not be scored, with the reason; `general`: what else went wrong.
     `unlike`: how many slices look unlike the training data, `warnings`: by reason. `scores`: when truth was there and
-    asked for. `finished`: whether every slice was come to; `stopped`: whether the user ended it before. `report`: the
-    report's page, where it was asked for and is finished.
+    asked for. `patients`: by name, volumes apart from slices. `finished`: whether every slice was come to; `stopped`:
+    whether the user ended it before. `report`: the report's page, where it was asked for and is finished.
     """
 
     out: Path
@@ -51,7 +52,7 @@ class RunResult:
     report: Path | None = None
     stopped: bool = False
     ledger_lines_unusable: int = 0
-    patients: dict[str, PatientTotals] = field(default_factory=dict)
+    patients: dict[tuple[str, bool], PatientTotals] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -63,7 +64,8 @@ class RunResult:
     def add(self, outcome: Outcome[Work], settings: RunSettings) -> None:
         """Count one slice or volume in."""
         entry = outcome.entry
-        self.patients.setdefault(outcome.job.patient, PatientTotals()).add(entry)
+        key = outcome.job.patient, isinstance(outcome.job, VolumeJob)
+        self.patients.setdefault(key, PatientTotals()).add(entry)
         for warnings in (entry.warnings,) if entry.found_volume is None else entry.found_volume.warnings:
             self.warnings.update(warnings)
             self.unlike += bool(warnings)
@@ -84,11 +86,11 @@ class RunResult:
 
 def score_result(result: RunResult) -> Scores | None:
     """Return the scores over all patients; None where none was scored."""
-    agreements = {name: p.agreement for name, p in result.patients.items() if p.agreement is not None}
+    agreements = {key: p.agreement for key, p in result.patients.items() if p.agreement is not None}
     if not agreements:
         return None
     slices = sum(p.scored for p in result.patients.values())
-    counts = {name: agreement.counts for name, agreement in agreements.items()}
+    counts = {str(key): agreement.counts for key, agreement in agreements.items()}
     return score_patients(counts, slices, [agreement.hd95 for agreement in agreements.values()])
 
 

@@ -98,7 +98,6 @@ def _begin(plan: Plan, segmenter: Segmenter) -> RunResult:
     """Return a result that knows what listing the volumes found."""
     listing = plan.volumes
     result = RunResult(plan.out, segmenter.session.provider, segmenter.session.note, skipped=listing.skipped)
-    result.ignored -= listing.used + listing.skipped.total()  # they are counted with the others of their folders
     for what, why in listing.problems:
         result.complain(what, why)
     return result
@@ -130,7 +129,9 @@ def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[J
             result.complain(str(folder.path), "the folder cannot be listed; are its permissions right?")
         yield from _until(stop, folder.jobs, result)
         if result.stopped:
-            return
+            break
+    # files of volumes were counted with the others of their folders; of a run that was stopped, not all were
+    result.ignored = max(0, result.ignored - plan.volumes.used - plan.volumes.skipped.total())
 
 
 def _segment_slices(

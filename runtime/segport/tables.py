@@ -44,11 +44,11 @@ def summary_rows(outcome: Outcome[Job | VolumeJob], settings: RunSettings) -> It
         number = "" if job.slice.number is None else job.slice.number
         yield [job.row_path, job.patient, number, *_findings(entry, entry.found, entry.warnings, settings)]
     elif entry.found_volume is None:
-        yield [job.name, job.patient, "", *_findings(entry, None, (), settings)]
+        yield [job.stem.as_posix(), job.patient, "", *_findings(entry, None, (), settings)]
     else:
         pairs = zip(entry.found_volume.slices, entry.found_volume.warnings, strict=True)
         for number, (found, warnings) in enumerate(pairs, 1):
-            yield [job.name, job.patient, number, *_findings(entry, found, warnings, settings)]
+            yield [job.stem.as_posix(), job.patient, number, *_findings(entry, found, warnings, settings)]
 
 
 def _findings(entry: Entry, found: Found | None, warnings: tuple[str, ...], settings: RunSettings) -> Iterator[object]:
@@ -113,7 +113,7 @@ class PatientTotals:
 
 
 def patient_rows(
-    patients: Mapping[str, PatientTotals], settings: RunSettings, *, volumes: bool
+    patients: Mapping[tuple[str, bool], PatientTotals], settings: RunSettings, *, volumes: bool
 ) -> Iterator[list[object]]:
     """Yield the header of patients.csv, and the row of each patient. `volumes`: whether the run has any.
 
@@ -123,12 +123,13 @@ def patient_rows(
     space += VOLUME if volumes else []
     scores = [DICE, IOU, "hd95_px_mean_over_slices_with_tumour"] if settings.score else []
     yield ["patient", "slices", "failed", "positive_slices", "tumour_pixels", *space, *scores]
-    for name, totals in patients.items():
+    for (name, _), totals in patients.items():
         row: list[object] = [name, totals.slices, totals.failed, totals.positive, totals.tumour_pixels]
         if settings.spacing:
             height, width, distance = settings.spacing
             area = totals.tumour_pixels * height * width
-            row += [f"{area:.2f}", f"{area * distance / 1000:.4f}"]
+            own = totals.volume is not None  # which has its own spacing
+            row += ["", ""] if own else [f"{area:.2f}", f"{area * distance / 1000:.4f}"]
         if volumes:
             row += _volume(totals.volume)
         if settings.score:

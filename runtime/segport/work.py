@@ -36,6 +36,11 @@ class Work:
         """The file of its true mask; None where there is none, or none was looked for."""
         raise NotImplementedError
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was guessed while it was listed."""
+        return ()
+
     def endings(self, settings: RunSettings) -> list[str]:
         """Return the endings of the outputs that a run writes; the mask's is the last."""
         raise NotImplementedError

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from segport.ledger import LEDGER, Ledger
 from segport.pipeline import READERS
 from segport.plan import RUN, Plan, plan_run
 from segport.report.slices import SliceViews
+from segport.report.volumes import VolumeViews
 from segport.report.writer import ReportWriter
 from segport.settings import RunSettings
 from segport.workspace import Workspace, open_workspace
@@ -30,8 +32,11 @@ def write_run_report(
     document = json.loads((plan.out / RUN).read_text(encoding="utf-8"))
     contract = ModelContract.from_json(json.dumps(document["contract"]), str(plan.out / RUN))
     with closing(Ledger(plan.out, writable=True)) as ledger:
-        views = SliceViews(plan, settings, contract, document["model"]["sha256"], ledger, workspace)
-        return ReportWriter(plan.out, settings, ledger, workspace).write(document, views.patients(), stop)
+        model = document["model"]["sha256"]
+        slices = SliceViews(plan, settings, contract, model, ledger, workspace)
+        volumes = VolumeViews(plan, settings, contract, model, ledger)
+        patients = chain(slices.patients(), volumes.patients())
+        return ReportWriter(plan.out, settings, ledger, workspace).write(document, patients, stop)
 
 
 def write_later(
@@ -81,6 +86,8 @@ def _read_settings(out: Path, document: Mapping[str, Any]) -> RunSettings:
             values[name] = Path(values[name]) if values.get(name) else None
         for name in ("window", "spacing"):
             values[name] = tuple(values[name]) if values.get(name) else None
+        for name in ("channel", "series"):
+            values[name] = tuple(values.get(name, ()))
         return RunSettings(**values)
     except (TypeError, ValueError) as error:
         raise UsageError(f"{out / RUN}: its settings cannot be read ({error!r}); {AGAIN}") from error

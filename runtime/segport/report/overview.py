@@ -81,7 +81,7 @@ class Overview:
             patient.pending,
             len(doubts),
             pixels,
-            self._size(pixels),
+            self._size(pixels, patient),
             dice,
             f"{folder}/{SHEET}" if SHEET in files else "",
             draw_curve(patient.facts, [d.position for d in doubts]) if patient.facts else None,
@@ -117,12 +117,14 @@ class Overview:
         """Return what names each patient in the page's address, by its key; all differ."""
         return dict(zip((c.key for c in self.cards), unlike_names([c.name for c in self.cards]), strict=True))
 
-    def pixel_mm2(self) -> float | None:
+    def pixel_mm2(self, patient: PatientView) -> float | None:
         """Return the area of a pixel in square millimetres, where it is known."""
-        return self.settings.spacing[0] * self.settings.spacing[1] if self.settings.spacing else None
+        spacing = patient.spacing or self.settings.spacing
+        return spacing[0] * spacing[1] if spacing else None
 
-    def _size(self, pixels: int) -> str:
-        if self.settings.spacing is None:
+    def _size(self, pixels: int, patient: PatientView) -> str:
+        spacing = patient.spacing or self.settings.spacing
+        if spacing is None:
             return f"{pixels:,} tumour pixels" if pixels else "no tumour"
-        height, width, distance = self.settings.spacing
+        height, width, distance = spacing
         return f"{pixels * height * width * distance / 1000:.2f} ml" if pixels else "no tumour"

@@ -46,7 +46,8 @@ class PatientView:
     """One patient. `name`: as in the tables. `facts`: of its slices, in order; `pending`: how many have none yet.
 
     `state`: a hash over all that is shown of it: while it stays, its files are not written again. `views`: yields the
-    view of each of `facts`, one in memory at a time; called where the files must be written.
+    view of each of `facts`, one in memory at a time; called where the files must be written. `spacing`: height and
+    width of a pixel and distance of the slices in mm, where the patient's files state them.
     """
 
     name: str
@@ -54,3 +55,4 @@ class PatientView:
     state: str
     views: Callable[[], Iterator[SliceView]]
     pending: int = 0
+    spacing: tuple[float, float, float] | None = None

@@ -57,7 +57,7 @@ class ReportWriter:
                     return None
                 doubts = overview.find_doubts(patient)
                 key = hashlib.sha256(patient.name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-                files = self._write_patient(key, patient, doubts, overview.pixel_mm2(), pool)
+                files = self._write_patient(key, patient, doubts, overview.pixel_mm2(patient), pool)
                 overview.add(key, patient, doubts, files)
         pages = {STYLE: read_asset(STYLE), SCRIPT: read_asset(SCRIPT), PAGE: _render(overview, document)}
         staged = {name: self._stage(data) for name, data in pages.items()}

@@ -72,6 +72,9 @@ class Case(Protocol):
     def read_truth(self) -> NDArray[np.uint8] | None:
         """Return the true mask on FLAIR's grid, [i, j, k] of 0 and 1; None where there is none; raises `SliceError`."""
 
+    def read_mask(self, path: Path) -> NDArray[np.uint8]:
+        """Return a mask that `encode` wrote, as it took it; raises `SliceError`."""
+
     def encode(
         self, mask: NDArray[np.uint8], probability: NDArray[np.float32] | None, model: ModelName
     ) -> dict[str, bytes]:

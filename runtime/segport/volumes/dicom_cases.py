@@ -19,7 +19,9 @@ from segport.volumes.dicom_index import Series, index_dicom
 from segport.volumes.dicom_planes import Stack, read_stack
 from segport.volumes.dicom_roles import UNKNOWN, Guess, choose, describe, guess_role, parse_choices
 from segport.volumes.dicom_seg import NO_FRAME, encode_nifti, encode_seg
+from segport.volumes.dicom_seg_reading import read_seg
 from segport.volumes.dicom_series import read_series
+from segport.volumes.nifti import read_volume
 
 Format = Literal["dcm", "nii"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -62,6 +64,12 @@ class DicomCase:
 
     def read_truth(self) -> None:
         """Return None: true masks beside DICOM series are not looked for."""
+
+    def read_mask(self, path: Path) -> NDArray[np.uint8]:
+        """Return a mask that `encode` wrote, uint8 [column, row, slice] of 0 and 1; raises `SliceError`."""
+        if self.format == "dcm":
+            return read_seg(self.series["flair"], path)
+        return np.asarray(read_volume(path).voxels, np.uint8)
 
     def encode(
         self, mask: NDArray[np.uint8], probability: NDArray[np.float32] | None, model: ModelName

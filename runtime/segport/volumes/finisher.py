@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from segport.contract import ModelContract
 from segport.entry import Found, FoundVolume, Stamp
 from segport.errors import SliceError
-from segport.folders import SHEET
+from segport.folders import VOLUME_SHEET
 from segport.outcome import Staged, stage_failure
 from segport.outputs import encode_png, stage_bytes
 from segport.preprocess import restore, sigmoid, to_display, to_mask
@@ -20,7 +20,7 @@ from segport.sheet import choose_slices, contact_sheet, draw_tile
 from segport.volumes.case import ModelName
 from segport.volumes.components import keep_components
 from segport.volumes.job import VolumeJob
-from segport.volumes.loader import LoadedVolume
+from segport.volumes.loader import TOO_LARGE, LoadedVolume
 from segport.volumes.volume import Volume
 from segport.workspace import Workspace
 
@@ -40,7 +40,7 @@ class VolumeFinisher:
         restored = np.stack([restore(one, volume.shape[1:], volume.spacing) for one in small])
         mask = np.stack([to_mask(one, self._threshold) for one in restored])
         smallest = self._settings.min_volume or 0.0
-        mask, components = keep_components(mask, float(np.prod(volume.view.spacing)), smallest)
+        mask, components = keep_components(mask, volume.view.voxel_volume, smallest)
         try:
             truth, stamp, message = self._truth(job, volume)
             slices = tuple(_found(*one) for one in zip(mask, restored, truth, strict=True))
@@ -49,8 +49,10 @@ class VolumeFinisher:
             files = job.case.encode(one_or_none, probability, self._model)  # type: ignore[arg-type]
         except SliceError as error:
             return stage_failure(loaded.outcome, str(error), loaded.before, entry.read)
+        except MemoryError:
+            return stage_failure(loaded.outcome, TOO_LARGE, loaded.before, entry.read)
         if self._settings.overlay:
-            files[SHEET] = encode_png(_sheet(volume, mask, truth))
+            files[VOLUME_SHEET] = encode_png(_sheet(volume, mask, truth))
         staged, stamps = {}, {}
         for ending in job.endings(self._settings):
             staged[ending] = self._workspace.temporary()

@@ -10,6 +10,8 @@ import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
+from segport.errors import SliceError
+
 SHOWN = ("L", "P", "S")  # columns grow to the patient's left, rows to the back, slices to the head
 
 
@@ -17,11 +19,15 @@ class AxialView:
     """The axial slices of volumes with this affine, float64 [4, 4], voxel indices to millimetres in RAS+.
 
     For oblique volumes the stored axis that is nearest to each direction is taken. `spacing`: height and width of a
-    pixel and distance of the slices, in millimetres.
+    pixel and distance of the slices, in millimetres. `voxel_volume`: in mm3. Raises `SliceError` for an affine that
+    gives some axis no direction.
     """
 
     def __init__(self, affine: NDArray[np.float64]) -> None:
         stored, shown = io_orientation(affine), axcodes2ornt(SHOWN)
+        if np.isnan(stored).any():
+            raise SliceError("has an affine that gives one of its axes no direction; remedy: export it anew")
+        self.voxel_volume = abs(float(np.linalg.det(affine[:3, :3])))
         self._there, self._back = ornt_transform(stored, shown), ornt_transform(shown, stored)
         lengths = np.empty(3)
         lengths[self._there[:, 0].astype(int)] = np.linalg.norm(affine[:3, :3], axis=0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
+from segport.errors import UsageError
 from segport.settings import RunSettings
 from segport.volumes.case import Case
 from segport.volumes.job import VolumeJob
@@ -39,17 +40,22 @@ def list_volumes(trees: Mapping[PurePath, "SliceTree"], settings: RunSettings) -
     `UsageError` where `settings.channel` or `settings.series` do not fit what is there.
     """
     listing = VolumeListing()
+    wanted = {"NIfTI files": settings.channel, "DICOM files": settings.series}
     for prefix, tree in trees.items():
         others = [folder.relative / name for folder in tree.folders() for name in folder.others]
         nifti = [path for path in others if path.name.lower().endswith(NIFTI)]
         dicom = [path for path in others if not path.name.lower().endswith(NIFTI) and _is_dicom(tree.base / path)]
         for kind, add, found in (("NIfTI files", _add_nifti, nifti), ("DICOM files", _add_dicom, dicom)):
             if found:
+                wanted.pop(kind, None)
                 try:
                     add(listing, prefix, tree.base, found, settings)
                 except ModuleNotFoundError as error:
                     why = LACKING.format(count=len(found), kind=kind, name=error.name)
                     listing.problems.append((str(tree.root), why))
+    for kind, options in wanted.items():
+        if options:
+            raise UsageError(f"{options[0]}: chooses among {kind}, and there are none")
     return listing
 
 

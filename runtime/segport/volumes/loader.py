@@ -17,6 +17,8 @@ from segport.settings import RunSettings
 from segport.volumes.job import VolumeJob
 from segport.volumes.volume import Volume, read_volume
 
+TOO_LARGE = "does not fit into memory; remedy: a machine with more, or cut the volume"
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedVolume:
@@ -56,14 +58,16 @@ class VolumeLoader:
             if job.case.problem:
                 raise SliceError(job.case.problem)
             volume = read_volume(job.case, self._contract, self._settings.window)
+            prepared, warnings = [], []
+            for i in range(volume.shape[0]):
+                pixels = volume.pixels(i)
+                prepared.append(prepare(pixels, self._contract, volume.window, volume.spacing))
+                warnings.append(unlike_training(pixels, prepared[-1], self._contract, volume.spacing))
         except SliceError as error:
             return stage_failure(outcome, str(error), verdict.entry, read)
+        except MemoryError:
+            return stage_failure(outcome, TOO_LARGE, verdict.entry, read)
         outcome = replace(outcome, entry=replace(outcome.entry, read=read))
-        prepared, warnings = [], []
-        for i in range(volume.shape[0]):
-            pixels = volume.pixels(i)
-            prepared.append(prepare(pixels, self._contract, volume.window, volume.spacing))
-            warnings.append(unlike_training(pixels, prepared[-1], self._contract, volume.spacing))
         return LoadedVolume(outcome, verdict.entry, volume, prepared, tuple(warnings))
 
     def _entry(self, job: VolumeJob, message: str, state: str) -> Entry:

@@ -111,6 +111,10 @@ class NiftiCase:
             )
         return np.asarray(np.greater(truth.voxels, 0), np.uint8)
 
+    def read_mask(self, path: Path) -> NDArray[np.uint8]:
+        """Return a mask that `encode` wrote, uint8 [i, j, k] of 0 and 1; raises `SliceError`."""
+        return np.asarray(read_volume(path).voxels, np.uint8)
+
     def encode(
         self, mask: NDArray[np.uint8], probability: NDArray[np.float32] | None, model: ModelName
     ) -> dict[str, bytes]:

@@ -8,13 +8,15 @@ from scipy.ndimage import affine_transform
 
 from segport.contract import ModelContract
 from segport.errors import ModelError, SliceError
-from segport.preprocess import Pixels, Spacing, Window, percentile_window
+from segport.limits import pixel_limit
+from segport.preprocess import Pixels, Spacing, Window, percentile_window, square_shape
 from segport.volumes.case import Case, Role, SequenceVolume
 from segport.volumes.geometry import AxialView
 
 ROLE_OF: dict[str, Role] = {"pre-contrast": "pre", "FLAIR": "flair", "post-contrast": "post"}  # by the contract's name
 FULL_RANGE = (0.0, 255.0)
 OVERLAP = 0.5  # share of FLAIR's voxels that another sequence must cover: less is not the same part of the head
+MOST_SLICES = 4096  # the largest heads have 512; more is what only a damaged header says
 MOST_UNEQUAL = 20.0  # of a pixel's sides: 0.5 mm pixels in sagittal slices 10 mm apart
 
 
@@ -56,13 +58,9 @@ def read_volume(case: Case, contract: ModelContract, window: tuple[float, float]
     roles = _roles_of(contract)
     flair = case.read("flair")
     view = AxialView(flair.affine)
-    height, width, _ = view.spacing
-    if max(height / width, width / height) > MOST_UNEQUAL:
-        raise SliceError(
-            f"its axial slices have pixels of {height:g} x {width:g} mm; expected sides that differ by a factor of at"
-            f" most {MOST_UNEQUAL:g}"
-        )
-    read: dict[Role, NDArray[np.generic]] = {"flair": view.slices(flair.voxels)}
+    shown_flair = view.slices(flair.voxels)
+    _refuse_hostile(shown_flair.shape, view.spacing[:2])
+    read: dict[Role, NDArray[np.generic]] = {"flair": shown_flair}
     for role in roles:
         if role in case.roles and role not in read:
             read[role] = view.slices(resample(case.read(role), flair, role))
@@ -111,6 +109,24 @@ def _covered(to_other: NDArray[np.float64], shape: tuple[int, ...], others: tupl
     places = to_other[:3, :3] @ points + to_other[:3, 3:]
     limits = np.array(others)[:, np.newaxis] - 0.5
     return float(((places >= -0.5) & (places <= limits)).all(axis=0).mean())
+
+
+def _refuse_hostile(shape: tuple[int, ...], spacing: Spacing) -> None:
+    """Raise `SliceError` for a volume of which the network's input would be out of all proportion."""
+    height, width = spacing
+    if max(height / width, width / height) > MOST_UNEQUAL:
+        raise SliceError(
+            f"its axial slices have pixels of {height:g} x {width:g} mm; expected sides that differ by a factor of at"
+            f" most {MOST_UNEQUAL:g}"
+        )
+    if shape[0] > MOST_SLICES:
+        raise SliceError(f"has {shape[0]:,} axial slices; expected at most {MOST_SLICES:,}")
+    square = max(square_shape(shape[1:], spacing))
+    if square**2 > pixel_limit():
+        raise SliceError(
+            f"has axial slices of {shape[1]} x {shape[2]} (height, width); fitted into a square of equal pixels, one"
+            f" has {square**2:,}, expected at most {pixel_limit():,}"
+        )
 
 
 def _window_of(
