@@ -100,7 +100,7 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
     lines += [f"skipped: {count} DICOM files ({why})" for why, count in sorted(result.skipped.items())]
     if settings.overlay:
         slices = any(not is_volume for _, is_volume in result.patients)
-        pictures = "*_overlay.png, *_sheet.png" if slices else "*_sheet.png"
+        pictures = "*_overlay.png, *_sheet.png" if slices else "*_volume_sheet.png"
         lines.append(f"pictures beside them: {pictures} (red: mask{', green: truth' if settings.score else ''})")
     if result.report is not None:
         lines.append(f"report: {click.format_filename(result.report)}")

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from helpers import ROOT, infer, rows, square, write
+from helpers import ROOT, TINY, infer, read, rows, square, write
 from phantom import LESION, ORDERS, SPACING, Order, centre, phantom, save, stored
+from segport.cli import main
 from segport.ledger import Ledger
 
 PLAIN: Order = ((0, 1, 2), (1, 1, 1))
@@ -100,7 +101,7 @@ def test_three_sequences_reach_their_channels_and_probabilities_lie_on_the_grid(
     assert ((probability >= 0.5) == mask_of(out / "p1_mask.nii.gz")).all()
     assert probability[LESION].mean() > 0.9
     assert patients(out)[0]["notes"] == ""
-    assert (out / "p1_sheet.png").exists()
+    assert (out / "p1_volume_sheet.png").exists()
 
 
 def test_small_components_can_be_left_out_and_other_settings_make_a_mask_stale(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_a_mask_that_no_run_wrote_is_not_replaced(case: Path) -> None:
 def test_the_ledger_gives_back_what_it_was_told(case: Path) -> None:
     assert infer(case.parent) == 0
     with closing(Ledger(case.parent.parent / "in-masks", writable=False)) as ledger:
-        entry = ledger.find("p1")
+        entry = ledger.find("//volume/p1")
     assert entry is not None
     assert entry.found_volume is not None
     assert len(entry.found_volume.slices) == 10
@@ -212,3 +213,118 @@ def test_without_the_extra_volumes_are_refused_with_the_pip_line_and_slices_go_o
     assert mixed.returncode == 1
     assert "pip install 'segport[medical]'" in mixed.stderr
     assert "1 masks in" in mixed.stdout
+
+
+def test_a_slice_and_a_volume_of_one_name_live_side_by_side(tmp_path: Path, capsys) -> None:
+    inside, out = tmp_path / "in", tmp_path / "in-masks"
+    save(inside / "p.nii.gz", *stored(PLAIN))
+    for number in ("", "_1", "_2"):
+        write(inside / f"p{number}.png", square())
+    for _ in range(2):
+        assert infer(inside, "--overlay", "--score") == 0
+        assert {p.name for p in out.glob("p*")} >= {"p_mask.png", "p_mask.nii.gz", "p_sheet.png", "p_volume_sheet.png"}
+    assert "4 of them up to date" in capsys.readouterr().out
+    assert infer(inside, "--overlay", "--overwrite") == 0
+    assert [(p["patient"], p["tumour_volume_mm3"] != "") for p in patients(out)] == [("p", False), ("p", True)]
+
+
+def test_a_mask_of_another_inputs_volume_is_not_replaced(tmp_path: Path) -> None:
+    save(tmp_path / "a/data/x.nii.gz", *stored(PLAIN))
+    save(tmp_path / "b/data/x.nii.gz", *stored(PLAIN, lesion=180))
+    out = tmp_path / "out"
+    assert infer(tmp_path / "a/data", "--out", out) == 0
+    before = (out / "x_mask.nii.gz").read_bytes()
+    assert infer(tmp_path / "b/data", "--out", out) == 1
+    assert (out / "x_mask.nii.gz").read_bytes() == before
+    assert "would replace that of x.nii.gz" in rows(out)[0]["message"]
+
+
+def test_another_role_of_the_same_files_makes_a_mask_stale(tmp_path: Path, capsys) -> None:
+    for name in ("a", "b"):
+        save(tmp_path / f"in/p_{name}.nii.gz", *stored(PLAIN))
+    assert infer(tmp_path / "in", "--channel", "flair=*_a.nii.gz", "--channel", "pre=*_b.nii.gz") == 0
+    assert infer(tmp_path / "in", "--channel", "flair=*_a.nii.gz", "--channel", "post=*_b.nii.gz", "--dry-run") == 0
+    assert "its files changed" in capsys.readouterr().out
+
+
+def test_a_volume_that_cannot_be_read_any_more_leaves_no_findings(case: Path) -> None:
+    assert infer(case.parent) == 0
+    case.unlink()
+    case.symlink_to(case.with_name("none"))
+    assert infer(case.parent) == 1
+    (patient,) = patients(case.parent.parent / "in-masks")
+    assert (patient["slices"], patient["failed"], patient["tumour_volume_mm3"]) == ("1", "1", "")
+    (row,) = rows(case.parent.parent / "in-masks")
+    assert (row["status"], row["tumour_pixels"]) == ("failed", "")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((9000, 2, 2), "axial slices"), ((2, 2, 5000), "has 5,000 axial slices; expected at most")]
+)
+def test_volumes_out_of_all_proportion_are_refused_and_others_go_on(
+    tmp_path: Path, shape: tuple[int, int, int], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENCV_IO_MAX_IMAGE_PIXELS", "64000000")
+    save(tmp_path / "in/bad.nii.gz", np.zeros(shape, np.uint8), np.eye(4))
+    save(tmp_path / "in/good.nii.gz", *stored(PLAIN))
+    assert infer(tmp_path / "in") == 1
+    messages = {row["path"]: row["message"] for row in rows(tmp_path / "in-masks")}
+    assert message in messages["bad"]
+    assert messages["good"] == ""
+
+
+def test_a_sheared_voxel_has_its_own_volume(tmp_path: Path) -> None:
+    voxels, affine = stored(PLAIN)
+    affine[0, 2] = 2.0  # slices are shifted against each other
+    save(tmp_path / "in/p.nii.gz", voxels, affine)
+    assert infer(tmp_path / "in") == 0
+    (patient,) = patients(tmp_path / "in-masks")
+    assert float(patient["tumour_volume_mm3"]) == pytest.approx(int(patient["tumour_pixels"]) * VOXEL, abs=0.01)
+
+
+def test_options_for_what_is_not_there_are_refused(case: Path, capsys) -> None:
+    assert infer(case.parent, "--series", "flair=4") == 2
+    assert "flair=4: chooses among DICOM files, and there are none" in capsys.readouterr().err
+    (case.parent.parent / "truth").mkdir()
+    assert infer(case.parent, "--score", "--masks", case.parent.parent / "truth") == 2
+    assert "--masks is for slices" in capsys.readouterr().err
+
+
+def test_a_single_file_gets_a_folder_without_its_ending(case: Path) -> None:
+    assert infer(case) == 0
+    assert (case.parent / "p1_flair-masks/p1_mask.nii.gz").exists()
+
+
+def test_a_stopped_run_counts_no_fewer_than_no_ignored_files(case: Path) -> None:
+    from segport.plan import plan_run
+    from segport.run import run
+    from segport.segmenter import Segmenter
+    from segport.settings import RunSettings
+
+    settings = RunSettings(device="cpu")
+    plan = plan_run([case.parent], None, settings)
+    result = run(plan, settings, Segmenter(TINY, device="cpu"), stop=lambda: True)
+    assert (result.exit_code, result.ignored) == (130, 0)
+
+
+def test_the_report_shows_volumes_as_the_network_saw_them(tmp_path: Path) -> None:
+    voxels, affine = stored(((1, 2, 0), (1, -1, 1)))
+    save(tmp_path / "in/p_flair.nii.gz", voxels, affine)
+    save(tmp_path / "in/p_mask.nii.gz", (voxels == 220).astype(np.uint8), affine)
+    write(tmp_path / "in/p/p_1.png", square())
+    (tmp_path / "in/cut.nii.gz").write_bytes(b"x")
+    assert infer(tmp_path / "in", "--report", "--score") == 1
+    report = tmp_path / "in-masks/report"
+    page = (report / "index.html").read_text()
+    assert "p (volume)" in page
+    assert "cut" in page
+    pictures = [sorted(folder.glob("*.png")) for folder in (report / "patients").iterdir()]
+    (shown,) = [files for files in pictures if len(files) >= 10]
+    middle = read(next(f for f in shown if "7" in f.stem))
+    assert middle.shape[:2] == (24, 32)
+    lesion = np.argwhere(np.atleast_3d(middle)[..., 0] == 220).mean(axis=0)
+    assert lesion[0] < 12  # in front: at the top
+    assert lesion[1] > 16  # on the patient's left: at the right
+    before = page
+    assert main(["--report-only", str(tmp_path / "in-masks"), "--quiet"]) == 0
+    assert (report / "index.html").read_text() == before
