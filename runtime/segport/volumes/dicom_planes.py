@@ -89,7 +89,7 @@ def read_stack(files: SeriesFiles) -> Stack:
     with quiet():
         for index, path in enumerate(files.paths):
             try:
-                header = read_header(path, _TAGS, force=True)
+                header = read_header(path, _TAGS)
                 kind = _kind(header)
                 first = first or kind
                 for what, one, other in zip(("class", "frame of reference", "size"), first, kind, strict=True):

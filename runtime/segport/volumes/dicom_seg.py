@@ -45,7 +45,7 @@ def encode_seg(files: SeriesFiles, mask: NDArray[np.uint8], model: ModelName) ->
     if not stack.frame_of_reference:
         raise SliceError(NO_FRAME)
     with quiet():
-        header = read_header(files.paths[0], (*_EMPTY_ALLOWED, *_OPTIONAL, *_OTHERS), force=True)
+        header = read_header(files.paths[0], (*_EMPTY_ALLOWED, *_OPTIONAL, *_OTHERS))
         planes = [place[0] for place in stack.places]
         pictures = mask.transpose(2, 1, 0)
         if stack.enhanced:
