@@ -219,8 +219,7 @@ class _Study:
             other = read_stack(self._files(series))
         except SliceError:
             return False
-        size = other.shape == stack.shape and len(other.places) == len(stack.places)
-        return size and np.allclose(other.affine, stack.affine, atol=0.01)
+        return other.is_on_grid_of(stack)
 
     def _files(self, series: Series) -> SeriesFiles:
         return series.files(self._root, named=self._named)

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from segport.errors import SliceError
 from segport.limits import PIXEL_LIMIT, pixel_limit
+from segport.volumes.case import same_offsets
 from segport.volumes.dicom_files import SeriesFiles, first_item, items, numbers, quiet, read_header, text
 from segport.volumes.dicom_index import ENHANCED
 
@@ -46,7 +47,8 @@ class Stack:
     """The slices of a series in the order of their normal, from the headers.
 
     `places`: the planes that share each position, one each unless slices are stored twice. `offsets`: mm along the
-    normal. `enhanced`: whether they are frames of one file. `regular`: whether they are equally far apart, within 1 %.
+    normal, from the first. `enhanced`: whether they are frames of one file. `regular`: whether they are equally far
+    apart, within 1 %. `affine`: see `SequenceVolume`.
     """
 
     sop_class: str
@@ -60,8 +62,18 @@ class Stack:
 
     @property
     def distance(self) -> float:
-        """The distance of neighbouring slices in mm; their mean where it varies."""
+        """The distance of neighbouring slices in mm; the median where it varies."""
         return float(np.linalg.norm(self.affine[:3, 2]))
+
+    @property
+    def uneven(self) -> tuple[float, ...] | None:
+        """The offsets where they are not equally far apart, else None."""
+        return None if self.regular else tuple(self.offsets.tolist())
+
+    def is_on_grid_of(self, other: "Stack") -> bool:
+        """Return whether its voxels lie where another's do."""
+        size = self.shape == other.shape and len(self.places) == len(other.places)
+        return size and np.allclose(self.affine, other.affine, atol=0.01) and same_offsets(self.uneven, other.uneven)
 
     def notes(self) -> list[str]:
         """Return what must be said of it: gaps, and slices that are stored twice."""
@@ -224,13 +236,16 @@ def _ordered(
             kept.append(float(offsets[i]))
     ends = np.array([places[0][0].position, places[-1][0].position])
     steps = np.diff(kept)
-    step = (ends[1] - ends[0]) / len(steps) if len(steps) else normal * (first.between or first.thickness)
+    usual = float(np.median(steps)) if len(steps) else first.between or first.thickness
+    regular = not any(_is_gap(s, usual) for s in steps)
+    step = normal * usual
+    if len(steps):
+        step = (ends[1] - ends[0]) * (1 / len(steps) if regular else usual / (kept[-1] - kept[0]))
     if not np.any(step):
         raise SliceError("has a single slice without SpacingBetweenSlices or SliceThickness above 0")
     affine = np.eye(4)
     affine[:3] = np.stack([across * pitch[1], down * pitch[0], step, ends[0]], axis=1)
-    regular = not any(_is_gap(s, float(np.median(steps))) for s in steps)
-    return places, np.array(kept), _RAS_OF_LPS @ affine, regular
+    return places, np.array(kept) - kept[0], _RAS_OF_LPS @ affine, regular
 
 
 def _is_gap(step: float, usual: float) -> bool:

@@ -9,7 +9,7 @@ from scipy.ndimage import affine_transform
 from segport.contract import ModelContract
 from segport.errors import ModelError, SliceError
 from segport.preprocess import Pixels, Spacing, Window, percentile_window
-from segport.volumes.case import Case, Role, SequenceVolume
+from segport.volumes.case import Case, Role, SequenceVolume, same_offsets
 from segport.volumes.geometry import AxialView
 
 ROLE_OF: dict[str, Role] = {"pre-contrast": "pre", "FLAIR": "flair", "post-contrast": "post"}  # by the contract's name
@@ -83,8 +83,8 @@ def resample(other: SequenceVolume, flair: SequenceVolume, name: str) -> NDArray
     Untouched where the grids are the same. Raises `SliceError` where the two do not cover the same part of the head, or
     slices that are not equally far apart leave their places open.
     """
-    same_shape = other.voxels.shape == flair.voxels.shape
-    if same_shape and np.allclose(other.affine, flair.affine, atol=1e-3) and other.regular == flair.regular:
+    same_shape = other.voxels.shape == flair.voxels.shape and same_offsets(other.offsets, flair.offsets)
+    if same_shape and np.allclose(other.affine, flair.affine, atol=1e-3):
         return other.voxels
     if not (other.regular and flair.regular):
         raise SliceError(

@@ -26,8 +26,9 @@ def add(root: Path, number: int, words: str, study: str = "study", **tags: Any) 
     save(
         root / study / str(number),
         series(
-            phantom(3), SeriesNumber=number, SeriesDescription=words, SeriesInstanceUID=uid(study, number),
-            StudyInstanceUID=uid(study), **{"FrameOfReferenceUID": uid("frame"), **tags},
+            phantom(len(tags.get("offsets", "123"))), SeriesNumber=number, SeriesDescription=words,
+            SeriesInstanceUID=uid(study, number), StudyInstanceUID=uid(study),
+            **{"FrameOfReferenceUID": uid("frame"), **tags},
         ),
     )  # fmt: skip
 
@@ -79,6 +80,15 @@ def test_of_several_t1_the_one_on_flairs_grid_is_taken_then_the_lowest_number(tm
     (case,) = listing(tmp_path).cases
     assert numbers(case) == {"flair": 4, "pre": 3, "post": 8}
     assert case.notes[1] == "pre: series 3 't1', by its description (also there: series 2 't1')"
+
+
+def test_a_t1_whose_gap_lies_elsewhere_is_on_another_grid(tmp_path: Path) -> None:
+    for number, words, offsets in (
+        (1, "t1", [0, 4, 8, 16, 20]), (2, "t1", [0, 4, 12, 16, 20]), (4, "flair", [0, 4, 12, 16, 20]),
+    ):  # fmt: skip
+        add(tmp_path, number, words, offsets=offsets)
+    (case,) = listing(tmp_path).cases
+    assert numbers(case) == {"flair": 4, "pre": 2}
 
 
 def test_derived_series_are_taken_only_where_no_measured_one_is(tmp_path: Path) -> None:

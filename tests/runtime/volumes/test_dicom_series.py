@@ -82,8 +82,19 @@ def test_a_single_slice_has_the_distance_its_header_gives(tmp_path: Path) -> Non
 
 
 def test_a_gap_is_no_regular_volume_and_rounded_places_are(tmp_path: Path) -> None:
-    assert not read(save(tmp_path / "a", series(phantom(), offsets=[0, 4, 8, 16, 20]))).regular
-    assert read(save(tmp_path / "b", series(phantom(), offsets=[0, 4.003, 8, 11.998, 16]))).regular
+    gap = read(save(tmp_path / "a", series(phantom(), offsets=[0, 4, 8, 16, 20])))
+    assert gap.offsets == (0, 4, 8, 16, 20)
+    even = read(save(tmp_path / "b", series(phantom(), offsets=[0, 4.003, 8, 11.998, 16])))
+    assert even.offsets is None
+    assert np.array_equal(even.affine, read(save(tmp_path / "c", series(phantom()))).affine)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_gap_makes_no_voxel_larger(tmp_path: Path, backwards: bool) -> None:
+    offsets, tilted = [0, 4, 8, 16, 20], ((0, 0.6, 0.8), (1, 0, 0))
+    volume = read(save(tmp_path, series(phantom(), tilted, offsets=offsets, backwards=backwards)))
+    assert abs(np.linalg.det(volume.affine)) == pytest.approx(1.5 * 0.75 * 4)
+    assert volume.offsets == pytest.approx((0, 4, 12, 16, 20) if backwards else offsets)
 
 
 def test_a_slice_stored_twice_is_taken_once_unless_its_pixels_differ(tmp_path: Path) -> None:
