@@ -17,7 +17,7 @@ from segport.volumes.case import ROLES, ModelName, Role, SequenceVolume
 from segport.volumes.dicom_files import SeriesFiles
 from segport.volumes.dicom_index import Series, index_dicom
 from segport.volumes.dicom_planes import Stack, read_stack
-from segport.volumes.dicom_roles import UNKNOWN, Guess, choose, describe, guess_role, parse_choices
+from segport.volumes.dicom_roles import UNKNOWN, Guess, choose, describe, describe_some, guess_role, parse_choices
 from segport.volumes.dicom_seg import NO_FRAME, UNEVEN, encode_nifti, encode_seg
 from segport.volumes.dicom_series import read_series
 
@@ -25,7 +25,6 @@ Format = Literal["dcm", "nii"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 MASKS: dict[Format, str] = {"dcm": "_mask.dcm", "nii": "_mask.nii.gz"}
 PROBABILITY = "_probability.nii.gz"
-MOST_SHOWN = 10  # series in the message that a choice matches none of them
 
 
 @dataclass(frozen=True)
@@ -110,10 +109,8 @@ def find_dicom_cases(
         cases.extend(_Study(root, study, names, keep_identity, format).cases(chosen, matched))
     for role, what in chosen.items():
         if role not in matched:
-            there = [describe(s, named=keep_identity) for s in index.series]
-            more = f" and {len(there) - MOST_SHOWN} more" if len(there) > MOST_SHOWN else ""
-            shown = f"{', '.join(there[:MOST_SHOWN])}{more}" if there else "none"
-            raise UsageError(f"--series {role}={what}: matches no series; there are {shown}")
+            there = describe_some(index.series, named=keep_identity)
+            raise UsageError(f"--series {role}={what}: matches no series; there are {there}")
     places = {path: place for place, path in enumerate(everything, 1)}
     problems = [
         (str(p) if keep_identity else f"file {places[p]} of {len(everything)} (in the order of their paths)", reason)

@@ -18,7 +18,8 @@ from segport._version import __version__
 from segport.errors import SliceError
 from segport.volumes.case import ModelName
 from segport.volumes.dicom_files import UNPARSABLE, SeriesFiles, quiet, read_header, text
-from segport.volumes.dicom_planes import Plane, Stack, read_stack
+from segport.volumes.dicom_plane import Plane
+from segport.volumes.dicom_planes import Stack, read_stack
 
 NO_FRAME = "has no FrameOfReferenceUID, which a DICOM SEG needs; remedy: --format nii"
 UNEVEN = "has slices that are not equally far apart, which NIfTI cannot say; remedy: --format source"

@@ -166,6 +166,14 @@ def test_a_series_that_cannot_lie_anywhere_is_a_problem_of_its_own(tmp_path: Pat
     assert not fine.problem
 
 
+def test_a_series_of_impossible_lengths_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    for number, length in ((4, "1e300"), (5, "3")):
+        add(tmp_path, number, "flair", offsets=[0], SliceThickness=length)
+    broken, fine = listing(tmp_path).cases
+    assert "has a SliceThickness of 1e+300" in broken.problem
+    assert not fine.problem
+
+
 def test_without_frame_of_reference_only_nifti_can_be_written(tmp_path: Path) -> None:
     add(tmp_path, 4, "flair", FrameOfReferenceUID=None)
     assert "remedy: --format nii" in listing(tmp_path).cases[0].problem
