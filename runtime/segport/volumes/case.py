@@ -20,13 +20,25 @@ class SequenceVolume:
 
     `voxels`: [i, j, k] in the order of the file, any real dtype, scaling (slope, intercept) applied. `affine`: float64
     [4, 4], from voxel indices to millimetres in RAS+ (x to the patient's right-to-left, y to the front, z to the head),
-    as NIfTI has it. `regular`: False where the slices are not equally far apart, so that the affine holds for their
-    order and directions alone.
+    as NIfTI has it. `offsets`: where the slices are not equally far apart, the place of each along k, in mm from the
+    first; the affine's distance is then their median, and it holds for the size of a voxel and for directions alone.
     """
 
     voxels: NDArray[np.generic]
     affine: NDArray[np.float64]
-    regular: bool = True
+    offsets: tuple[float, ...] | None = None
+
+    @property
+    def regular(self) -> bool:
+        """Whether the slices are equally far apart."""
+        return self.offsets is None
+
+
+def same_offsets(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
+    """Return whether the slices of two volumes lie at the same places along k, to 0.01 mm; see `SequenceVolume`."""
+    if one is None or other is None:
+        return one is other
+    return len(one) == len(other) and np.allclose(one, other, rtol=0, atol=0.01)
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,16 @@ from segport.volumes.case import ROLES, ModelName, Role, SequenceVolume
 from segport.volumes.dicom_files import SeriesFiles
 from segport.volumes.dicom_index import Series, index_dicom
 from segport.volumes.dicom_planes import Stack, read_stack
-from segport.volumes.dicom_roles import UNKNOWN, Guess, choose, describe, guess_role, parse_choices
-from segport.volumes.dicom_seg import NO_FRAME, encode_nifti, encode_seg
+from segport.volumes.dicom_roles import UNKNOWN, Guess, choose, describe, describe_some, guess_role, parse_choices
+from segport.volumes.dicom_seg import NO_FRAME, UNEVEN, encode_nifti, encode_seg
 from segport.volumes.dicom_seg_reading import read_seg
 from segport.volumes.dicom_series import read_series
 from segport.volumes.nifti import read_volume
 
 Format = Literal["dcm", "nii"]
 FORMATS: tuple[Format, ...] = get_args(Format)
+MASKS: dict[Format, str] = {"dcm": "_mask.dcm", "nii": "_mask.nii.gz"}
+PROBABILITY = "_probability.nii.gz"
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,7 @@ class DicomCase:
 
     def endings(self, settings: RunSettings) -> list[str]:
         """Return the endings of what `encode` writes; the mask's is the last."""
-        mask = "_mask.dcm" if self.format == "dcm" else "_mask.nii.gz"
-        return ["_probability.nii.gz", mask] if settings.probabilities else [mask]
+        return [*([PROBABILITY] if settings.probabilities else []), MASKS[self.format]]
 
     def read(self, role: Role) -> SequenceVolume:
         """Return one of its series; raises `SliceError`."""
@@ -76,14 +77,9 @@ class DicomCase:
     ) -> dict[str, bytes]:
         """Return the mask as DICOM SEG or NIfTI, and the probability as NIfTI, by ending; raises `SliceError`."""
         flair = self.series["flair"]
-        written: dict[str, bytes] = {}
-        if probability is not None:
-            written["_probability.nii.gz"] = encode_nifti(flair, probability)
-        if self.format == "dcm":
-            written["_mask.dcm"] = encode_seg(flair, mask, model)
-        else:
-            written["_mask.nii.gz"] = encode_nifti(flair, mask)
-        return written
+        written = {} if probability is None else {PROBABILITY: encode_nifti(flair, probability)}
+        encoded = encode_seg(flair, mask, model) if self.format == "dcm" else encode_nifti(flair, mask)
+        return {**written, MASKS[self.format]: encoded}
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,8 @@ def find_dicom_cases(
         cases.extend(_Study(root, study, names, keep_identity, format).cases(chosen, matched))
     for role, what in chosen.items():
         if role not in matched:
-            raise UsageError(f"--series {role}={what}: matches no series; remedy: --dry-run lists what there is")
+            there = describe_some(index.series, named=keep_identity)
+            raise UsageError(f"--series {role}={what}: matches no series; there are {there}")
     places = {path: place for place, path in enumerate(everything, 1)}
     problems = [
         (str(p) if keep_identity else f"file {places[p]} of {len(everything)} (in the order of their paths)", reason)
@@ -183,6 +180,8 @@ class _Study:
             notes += [f"FLAIR: {note}" for note in stack.notes()]
             if self._format == "dcm" and not stack.frame_of_reference:
                 problem = NO_FRAME
+            if self._format == "nii" and not stack.regular:
+                problem = UNEVEN
             for role in (r for r in ROLES if r != "flair"):
                 self._complete(role, flair, stack, asked, taken, notes)
         except SliceError as error:
@@ -227,8 +226,7 @@ class _Study:
             other = read_stack(self._files(series))
         except SliceError:
             return False
-        size = other.shape == stack.shape and len(other.places) == len(stack.places)
-        return size and np.allclose(other.affine, stack.affine, atol=0.01)
+        return other.is_on_grid_of(stack)
 
     def _files(self, series: Series) -> SeriesFiles:
         return series.files(self._root, named=self._named)
@@ -242,7 +240,8 @@ class _Study:
         number = "" if series.number is None else f"{series.number}"
         words = "_".join(filter(None, (number, series.description, one)))
         stem = PurePath(_safe(series.patient_id) or study, study if whole else _safe(words))
-        return stem.as_posix(), stem, min(series.relatives).parent.as_posix()
+        folder = min(series.relatives).parent
+        return stem.as_posix(), stem, (stem if folder == PurePath() else folder).as_posix()
 
 
 def _short(uids: Iterable[str]) -> dict[str, str]:

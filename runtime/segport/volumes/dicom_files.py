@@ -1,5 +1,6 @@
 """Reading DICOM headers with pydicom, quietly: what it warns of quotes values, and those can be a patient's name."""
 
+import stat
 import struct
 import threading
 import warnings
@@ -17,7 +18,6 @@ from pydicom.errors import BytesLengthException, InvalidDicomError
 from segport.errors import SliceError
 from segport.limits import MAX_BYTES
 
-MARK, MARK_AT = b"DICM", 128
 # What pydicom raises for files that are damaged, or made to be; their texts quote values, so none is passed on.
 UNPARSABLE = (
     InvalidDicomError, BytesLengthException, EOFError, struct.error, zlib.error, AttributeError, KeyError, IndexError,
@@ -62,9 +62,9 @@ class SeriesFiles:
         return f"{place} ({self.paths[index].name})" if self.named else f"{place} (in the order of their paths)"
 
 
-def read_header(path: Path, tags: Sequence[str], *, force: bool = False) -> FileDataset:
+def read_header(path: Path, tags: Sequence[str]) -> FileDataset:
     """Return those `tags` (keywords) of a file that stand before its pixels; raises `SliceError`."""
-    return _parse(lambda: pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=force), path)
+    return _parse(lambda: pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags), force=True), path)
 
 
 def read_whole(path: Path) -> FileDataset:
@@ -112,9 +112,11 @@ def text(header: pydicom.Dataset, keyword: str) -> str:
 
 def _parse(parse: Callable[[], FileDataset], path: Path) -> FileDataset:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise SliceError(f"has {size:,} bytes; expected at most {MAX_BYTES:,}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+            raise SliceError("is not a regular file")
+        if status.st_size > MAX_BYTES:
+            raise SliceError(f"has {status.st_size:,} bytes; expected at most {MAX_BYTES:,}")
         with path.open("rb") as file:
             if _DEFLATED in file.read(1024):
                 raise SliceError("is deflated, which can hide gigabytes; remedy: save it uncompressed")

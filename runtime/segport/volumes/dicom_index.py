@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from segport.errors import SliceError
-from segport.volumes.dicom_files import MARK, MARK_AT, SeriesFiles, first_item, items, numbers, quiet, read_header, text
+from segport.volumes.dicom_files import SeriesFiles, first_item, items, numbers, quiet, read_header, text
 
 ENHANCED = (EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 MR_IMAGES = (MRImageStorage, *ENHANCED)
@@ -79,10 +79,10 @@ class DicomIndex:
 
 
 def index_dicom(root: Path, relatives: Iterable[PurePath]) -> DicomIndex:
-    """Read the headers of those files below `root` that are DICOM, and group them; the pixels are not read.
+    """Read the headers of files below `root` that `is_dicom` takes for DICOM, and group them, without the pixels.
 
-    A file is DICOM if it has the mark, whatever its name, or ends in .dcm. A few values are kept of each series, of
-    each file its path. Taken are MR images, classic and enhanced; all else is counted as ignored.
+    A few values are kept of each series, of each file its path. Taken are MR images, classic and enhanced; all else is
+    counted as ignored.
     """
     found: dict[tuple[str, str], Series] = {}
     ignored: Counter[str] = Counter()
@@ -101,14 +101,9 @@ def index_dicom(root: Path, relatives: Iterable[PurePath]) -> DicomIndex:
 
 def _add(found: dict[tuple[str, str], Series], root: Path, relative: PurePath) -> str:
     """Put a file to its series; return why it is ignored, if it is. Raises `SliceError`."""
-    if relative.name.startswith("."):
-        return "hidden files"
     if relative.name.upper() == "DICOMDIR":
         return "DICOMDIR"
-    marked = _is_marked(root / relative)
-    if not marked and relative.suffix.casefold() != ".dcm":
-        return "not DICOM"
-    header = read_header(root / relative, _TAGS, force=not marked)
+    header = read_header(root / relative, _TAGS)
     other = _is_other(header)
     if other:
         return other
@@ -135,16 +130,6 @@ def _is_other(header: FileDataset) -> str:
     if not modality:
         raise SliceError("has no Modality; it is truncated or damaged; copy it again")
     return "" if modality == "MR" else "MR images of another modality"
-
-
-def _is_marked(path: Path) -> bool:
-    try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            raise SliceError("is not a regular file")
-        with path.open("rb") as file:
-            return file.read(MARK_AT + len(MARK))[MARK_AT:] == MARK
-    except OSError as error:
-        raise SliceError(f"cannot be read ({error.strerror})") from error
 
 
 def _series(uid: str, study: str, header: Dataset) -> Series:

@@ -11,8 +11,10 @@ from pydicom.dataset import Dataset
 
 from segport.errors import SliceError
 from segport.limits import PIXEL_LIMIT, pixel_limit
+from segport.volumes.case import same_offsets
 from segport.volumes.dicom_files import SeriesFiles, first_item, items, numbers, quiet, read_header, text
 from segport.volumes.dicom_index import ENHANCED
+from segport.volumes.dicom_plane import SHORTEST, Plane, read_plane
 
 MAX_VOXELS = 2**29  # of a series: 1024 x 1024 x 512
 GAP = 0.01  # a distance that differs from the median by more than this share is a gap
@@ -26,27 +28,12 @@ _RAS_OF_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's x grows to the patient'
 
 
 @dataclass(frozen=True)
-class Plane:
-    """One slice. `file`: its place among the files. `frame`: from 0. `position`: of its first pixel, mm, in LPS+."""
-
-    file: int
-    frame: int
-    uid: str
-    position: tuple[float, ...]
-    orientation: tuple[float, ...]
-    spacing: tuple[float, ...]
-    thickness: float
-    between: float
-    slope: float
-    intercept: float
-
-
-@dataclass(frozen=True)
 class Stack:
     """The slices of a series in the order of their normal, from the headers.
 
     `places`: the planes that share each position, one each unless slices are stored twice. `offsets`: mm along the
-    normal. `enhanced`: whether they are frames of one file. `regular`: whether they are equally far apart, within 1 %.
+    normal, from the first. `enhanced`: whether they are frames of one file. `regular`: whether they are equally far
+    apart, within 1 %. `affine`: see `SequenceVolume`.
     """
 
     sop_class: str
@@ -60,8 +47,18 @@ class Stack:
 
     @property
     def distance(self) -> float:
-        """The distance of neighbouring slices in mm; their mean where it varies."""
+        """The distance of neighbouring slices in mm; the median where it varies."""
         return float(np.linalg.norm(self.affine[:3, 2]))
+
+    @property
+    def uneven(self) -> tuple[float, ...] | None:
+        """The offsets where they are not equally far apart, else None."""
+        return None if self.regular else tuple(self.offsets.tolist())
+
+    def is_on_grid_of(self, other: "Stack") -> bool:
+        """Return whether its voxels lie where another's do."""
+        size = self.shape == other.shape and len(self.places) == len(other.places)
+        return size and np.allclose(self.affine, other.affine, atol=0.01) and same_offsets(self.uneven, other.uneven)
 
     def notes(self) -> list[str]:
         """Return what must be said of it: gaps, and slices that are stored twice."""
@@ -89,7 +86,7 @@ def read_stack(files: SeriesFiles) -> Stack:
     with quiet():
         for index, path in enumerate(files.paths):
             try:
-                header = read_header(path, _TAGS, force=True)
+                header = read_header(path, _TAGS)
                 kind = _kind(header)
                 first = first or kind
                 for what, one, other in zip(("class", "frame of reference", "size"), first, kind, strict=True):
@@ -134,7 +131,7 @@ def _planes(header: Dataset, file: int, *, enhanced: bool) -> list[Plane]:
     if not enhanced:
         if frames[0] > 1:
             raise SliceError(f"has {frames[0]:.0f} frames but is no enhanced MR image, so nothing says where they lie")
-        return [_plane(lambda keyword, _: numbers(header, keyword), file, 0, uid)]
+        return [read_plane(lambda keyword, _: numbers(header, keyword), file, 0, uid)]
     shared = first_item(header, "SharedFunctionalGroupsSequence")
     groups = items(header, "PerFrameFunctionalGroupsSequence")
     if len(groups) != frames[0]:
@@ -147,42 +144,12 @@ def _planes(header: Dataset, file: int, *, enhanced: bool) -> list[Plane]:
     def of(frame: Dataset) -> Callable[[str, str], tuple[float, ...]]:
         return lambda keyword, group: numbers(_group(frame, shared, group), keyword)
 
-    return [_plane(of(group), file, k, uid) for k, group in enumerate(groups)]
+    return [read_plane(of(group), file, k, uid) for k, group in enumerate(groups)]
 
 
 def _group(frame: Dataset, shared: Dataset, name: str) -> Dataset:
     """Return a functional group of a frame, or else the one that all frames share."""
     return first_item(frame, name) or first_item(shared, name)
-
-
-def _plane(get: Callable[[str, str], tuple[float, ...]], file: int, frame: int, uid: str) -> Plane:
-    """Return a slice by its tags; `get` takes a tag's keyword and the enhanced group that it is in."""
-    position = get("ImagePositionPatient", "PlanePositionSequence")
-    orientation = get("ImageOrientationPatient", "PlaneOrientationSequence")
-    spacing = get("PixelSpacing", "PixelMeasuresSequence")
-    if len(position) != 3 or not all(map(math.isfinite, position)):
-        raise SliceError("has no ImagePositionPatient of three numbers, so its place is unknown")
-    if len(orientation) != 6 or not _is_turn(np.array(orientation)):
-        raise SliceError("has no ImageOrientationPatient of two perpendicular unit vectors")
-    if len(spacing) != 2 or not all(0 < s < math.inf for s in spacing):
-        raise SliceError("has no PixelSpacing of two lengths above 0")
-    thickness = _length(get("SliceThickness", "PixelMeasuresSequence"))
-    between = _length(get("SpacingBetweenSlices", "PixelMeasuresSequence"))
-    slope = (*get("RescaleSlope", "PixelValueTransformationSequence"), 1.0)[0]
-    intercept = (*get("RescaleIntercept", "PixelValueTransformationSequence"), 0.0)[0]
-    if not (math.isfinite(slope) and math.isfinite(intercept)) or slope == 0:
-        raise SliceError(f"has a RescaleSlope of {slope:g} and a RescaleIntercept of {intercept:g}")
-    return Plane(file, frame, uid, position, orientation, spacing, thickness, between, slope, intercept)
-
-
-def _length(found: tuple[float, ...]) -> float:
-    """Return the first number if it is a length, else 0."""
-    return abs(found[0]) if found and math.isfinite(found[0]) else 0.0
-
-
-def _is_turn(cosines: NDArray[np.float64]) -> bool:
-    rows = cosines.reshape(2, 3)
-    return bool(np.all(np.isfinite(cosines)) and np.allclose(rows @ rows.T, np.eye(2), atol=0.01))
 
 
 def _check_same(files: SeriesFiles, planes: list[Plane]) -> None:
@@ -213,7 +180,7 @@ def _ordered(
             f"has slices that are shifted against each other by up to {np.abs(drift).max():.1f} pixels;"
             " expected a stack along its normal; remedy: resample it"
         )
-    near = 0.01 * float(pitch.min())  # slices closer than this share a position
+    near = max(0.01 * float(pitch.min()), SHORTEST)  # slices closer than this share a position
     places: list[list[Plane]] = []
     kept: list[float] = []
     for i in order:
@@ -224,13 +191,16 @@ def _ordered(
             kept.append(float(offsets[i]))
     ends = np.array([places[0][0].position, places[-1][0].position])
     steps = np.diff(kept)
-    step = (ends[1] - ends[0]) / len(steps) if len(steps) else normal * (first.between or first.thickness)
+    usual = float(np.median(steps)) if len(steps) else first.between or first.thickness
+    regular = not any(_is_gap(s, usual) for s in steps)
+    step = normal * usual
+    if len(steps):
+        step = (ends[1] - ends[0]) * (1 / len(steps) if regular else usual / (kept[-1] - kept[0]))
     if not np.any(step):
         raise SliceError("has a single slice without SpacingBetweenSlices or SliceThickness above 0")
     affine = np.eye(4)
     affine[:3] = np.stack([across * pitch[1], down * pitch[0], step, ends[0]], axis=1)
-    regular = not any(_is_gap(s, float(np.median(steps))) for s in steps)
-    return places, np.array(kept), _RAS_OF_LPS @ affine, regular
+    return places, np.array(kept) - kept[0], _RAS_OF_LPS @ affine, regular
 
 
 def _is_gap(step: float, usual: float) -> bool:

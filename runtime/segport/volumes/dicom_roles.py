@@ -25,6 +25,7 @@ _POST = re.compile(
 )
 _PRE = re.compile(r"\b(pre|nativ\w*|ohne|without|w ?/ ?o|non ?contrast|unenhanced|plain)\b")
 OTHER, UNKNOWN = "another kind of picture", "not identified"
+MOST_SHOWN = 10  # series in one message
 _LOCALISER = {"LOCALIZER", "LOCALISER"}
 _DERIVED = {"SECONDARY", "MPR", "PROJECTION IMAGE", "MIP", "MIN IP", "ADC", "CSA MPR", "SUBTRACTION", "SUB"}
 # What may be shown of a description: words that belong to sequences and to no person. All else could be a name.
@@ -119,6 +120,12 @@ def describe(series: Series, *, named: bool) -> str:
     number = "a series without number" if series.number is None else f"series {series.number}"
     said = series.description if named else _without_names(series)
     return f"{number} '{said}'" if said else number
+
+
+def describe_some(series: Sequence[Series], *, named: bool) -> str:
+    """Return what messages call several series, at most `MOST_SHOWN` of them."""
+    more = f" and {len(series) - MOST_SHOWN} more" if len(series) > MOST_SHOWN else ""
+    return ", ".join(describe(s, named=named) for s in series[:MOST_SHOWN]) + more or "none"
 
 
 def _without_names(series: Series) -> str:

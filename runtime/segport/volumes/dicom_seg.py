@@ -18,9 +18,12 @@ from segport._version import __version__
 from segport.errors import SliceError
 from segport.volumes.case import ModelName
 from segport.volumes.dicom_files import UNPARSABLE, SeriesFiles, quiet, read_header, text
-from segport.volumes.dicom_planes import Plane, Stack, read_stack
+from segport.volumes.dicom_plane import Plane
+from segport.volumes.dicom_planes import Stack, read_stack
 
 NO_FRAME = "has no FrameOfReferenceUID, which a DICOM SEG needs; remedy: --format nii"
+UNEVEN = "has slices that are not equally far apart, which NIfTI cannot say; remedy: --format source"
+UNEVEN_PROBABILITY = f"{UNEVEN} and no --probabilities"
 DESCRIPTION = "segport: research use"
 _EMPTY_ALLOWED = (  # of the patient and the study; a SEG holds them, empty where the source does not
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate",
@@ -45,7 +48,7 @@ def encode_seg(files: SeriesFiles, mask: NDArray[np.uint8], model: ModelName) ->
     if not stack.frame_of_reference:
         raise SliceError(NO_FRAME)
     with quiet():
-        header = read_header(files.paths[0], (*_EMPTY_ALLOWED, *_OPTIONAL, *_OTHERS), force=True)
+        header = read_header(files.paths[0], (*_EMPTY_ALLOWED, *_OPTIONAL, *_OTHERS))
         planes = [place[0] for place in stack.places]
         pictures = mask.transpose(2, 1, 0)
         if stack.enhanced:
@@ -66,9 +69,14 @@ def encode_seg(files: SeriesFiles, mask: NDArray[np.uint8], model: ModelName) ->
 
 
 def encode_nifti(files: SeriesFiles, voxels: NDArray[np.uint8] | NDArray[np.float32]) -> bytes:
-    """Return voxels, [column, row, slice] as `read_series` orders them, as NIfTI with the series' affine, gzipped."""
+    """Return voxels, [column, row, slice] as `read_series` orders them, as NIfTI with the series' affine, gzipped.
+
+    Raises `SliceError`, also for slices that are not equally far apart: a grid would move them.
+    """
     stack = read_stack(files)
     _check_shape(voxels, stack)
+    if not stack.regular:
+        raise SliceError(UNEVEN if voxels.dtype == np.uint8 else UNEVEN_PROBABILITY)
     picture: Any = cast(Any, nib.Nifti1Image)(voxels, stack.affine, dtype=voxels.dtype)
     picture.set_sform(stack.affine, 1)  # code 1: the scanner's own millimetres
     picture.set_qform(stack.affine, 1)

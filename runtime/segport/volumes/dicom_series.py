@@ -72,7 +72,7 @@ def read_series(files: SeriesFiles) -> SequenceVolume:
         filled.add(k)
     if voxels is None:
         raise SliceError("holds no slices")
-    return SequenceVolume(voxels.transpose(2, 1, 0), stack.affine, stack.regular)
+    return SequenceVolume(voxels.transpose(2, 1, 0), stack.affine, stack.uneven)
 
 
 def _check_layout(whole: FileDataset, stack: Stack) -> None:

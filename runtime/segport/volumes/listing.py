@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 from segport.errors import UsageError
 from segport.settings import RunSettings
 from segport.volumes.case import Case
+from segport.volumes.dicom_mark import is_dicom
 from segport.volumes.job import VolumeJob
 
 if TYPE_CHECKING:
     from segport.sources import SliceTree
 
 NIFTI = (".nii", ".nii.gz")
-DICOM = (".dcm", ".dicom", ".ima")
-MARK, MARK_AT = b"DICM", 128
 LACKING = "{count} {kind} need the extra medical ({name} is missing); remedy: pip install 'segport[medical]'"
 
 
@@ -44,7 +43,7 @@ def list_volumes(trees: Mapping[PurePath, "SliceTree"], settings: RunSettings) -
     for prefix, tree in trees.items():
         others = [folder.relative / name for folder in tree.folders() for name in folder.others]
         nifti = [path for path in others if path.name.lower().endswith(NIFTI)]
-        dicom = [path for path in others if not path.name.lower().endswith(NIFTI) and _is_dicom(tree.base / path)]
+        dicom = [path for path in others if not path.name.lower().endswith(NIFTI) and is_dicom(tree.base / path)]
         for kind, add, found in (("NIfTI files", _add_nifti, nifti), ("DICOM files", _add_dicom, dicom)):
             if found:
                 wanted.pop(kind, None)
@@ -94,16 +93,3 @@ def _jobs(prefix: PurePath, cases: Sequence[Case]) -> Iterator[VolumeJob]:
     for case in cases:
         name = case.name if prefix == PurePath() else f"{prefix}/{case.name}"
         yield VolumeJob(prefix / case.stem, name, case)
-
-
-def _is_dicom(path: Path) -> bool:
-    """Return whether a file says that it is DICOM, by its mark or, where it has none, by its ending."""
-    if path.suffix.lower() in DICOM:
-        return True
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return file.read(MARK_AT + len(MARK))[MARK_AT:] == MARK
-    except OSError:
-        return False

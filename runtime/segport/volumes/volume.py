@@ -10,7 +10,7 @@ from segport.contract import ModelContract
 from segport.errors import ModelError, SliceError
 from segport.limits import pixel_limit
 from segport.preprocess import Pixels, Spacing, Window, percentile_window, square_shape
-from segport.volumes.case import Case, Role, SequenceVolume
+from segport.volumes.case import Case, Role, SequenceVolume, same_offsets
 from segport.volumes.geometry import AxialView
 
 ROLE_OF: dict[str, Role] = {"pre-contrast": "pre", "FLAIR": "flair", "post-contrast": "post"}  # by the contract's name
@@ -81,15 +81,15 @@ def resample(other: SequenceVolume, flair: SequenceVolume, name: str) -> NDArray
     Untouched where the grids are the same. Raises `SliceError` where the two do not cover the same part of the head, or
     slices that are not equally far apart leave their places open.
     """
-    same_shape = other.voxels.shape == flair.voxels.shape
-    if same_shape and np.allclose(other.affine, flair.affine, atol=1e-3) and other.regular == flair.regular:
+    same_shape = other.voxels.shape == flair.voxels.shape and same_offsets(other.offsets, flair.offsets)
+    if same_shape and np.allclose(other.affine, flair.affine, atol=1e-3):
         return other.voxels
     if not (other.regular and flair.regular):
         raise SliceError(
             f"its {name} and its FLAIR have other grids, and the slices of one are not equally far apart; expected the"
             " same grid, or equal distances; remedy: FLAIR alone"
         )
-    to_other = np.linalg.inv(other.affine) @ flair.affine
+    to_other = (np.linalg.inv(other.affine) @ flair.affine).round(6)  # -1e-14 would lie outside, and be 0
     covered = _covered(to_other, flair.voxels.shape, other.voxels.shape)
     if covered < OVERLAP:
         raise SliceError(

@@ -26,8 +26,9 @@ def add(root: Path, number: int, words: str, study: str = "study", **tags: Any) 
     save(
         root / study / str(number),
         series(
-            phantom(3), SeriesNumber=number, SeriesDescription=words, SeriesInstanceUID=uid(study, number),
-            StudyInstanceUID=uid(study), **{"FrameOfReferenceUID": uid("frame"), **tags},
+            phantom(len(tags.get("offsets", "123"))), SeriesNumber=number, SeriesDescription=words,
+            SeriesInstanceUID=uid(study, number), StudyInstanceUID=uid(study),
+            **{"FrameOfReferenceUID": uid("frame"), **tags},
         ),
     )  # fmt: skip
 
@@ -81,6 +82,15 @@ def test_of_several_t1_the_one_on_flairs_grid_is_taken_then_the_lowest_number(tm
     assert case.notes[1] == "pre: series 3 't1', by its description (also there: series 2 't1')"
 
 
+def test_a_t1_whose_gap_lies_elsewhere_is_on_another_grid(tmp_path: Path) -> None:
+    for number, words, offsets in (
+        (1, "t1", [0, 4, 8, 16, 20]), (2, "t1", [0, 4, 12, 16, 20]), (4, "flair", [0, 4, 12, 16, 20]),
+    ):  # fmt: skip
+        add(tmp_path, number, words, offsets=offsets)
+    (case,) = listing(tmp_path).cases
+    assert numbers(case) == {"flair": 4, "pre": 2}
+
+
 def test_derived_series_are_taken_only_where_no_measured_one_is(tmp_path: Path) -> None:
     add(tmp_path, 3, "flair", ImageType=["DERIVED", "SECONDARY"])
     assert [numbers(c) for c in listing(tmp_path).cases] == [{"flair": 3}]
@@ -115,7 +125,8 @@ def test_the_users_choice_goes_before_every_guess(tmp_path: Path) -> None:
     (case,) = listing(tmp_path, series=["flair=5", "post=DW"]).cases
     assert numbers(case) == {"flair": 5, "pre": 2, "post": 6}
     assert case.notes[0] == "FLAIR: series 5 't2 tra', by --series"
-    with pytest.raises(UsageError, match="--series post=77: matches no series"):
+    there = "series 2 't1', series 4 'flair', series 5 't2 tra', series 6 'dwi'"
+    with pytest.raises(UsageError, match=f"^--series post=77: matches no series; there are {there}$"):
         listing(tmp_path, series=["post=77"])
     with pytest.raises(UsageError, match="matches 2 series"):
         listing(tmp_path, series=["flair=t"])
@@ -123,6 +134,16 @@ def test_the_users_choice_goes_before_every_guess(tmp_path: Path) -> None:
     problems = [c.problem for c in listing(tmp_path, series=["flair=5"]).cases]
     assert sorted(map(bool, problems)) == [False, True]
     assert "has no series that --series flair means" in max(problems)
+
+
+def test_a_choice_that_matches_nothing_shows_ten_series_without_names(tmp_path: Path) -> None:
+    for number in range(12):
+        add(tmp_path, number, "t1 Doe")
+    with pytest.raises(UsageError, match=r"there are series \d+ 't1 \*', .*[^,] and 2 more$") as refused:
+        listing(tmp_path, series=["flair=99"])
+    assert str(refused.value).count("'t1 *'") == 10
+    with pytest.raises(UsageError, match="'t1 Doe'"):
+        listing(tmp_path, series=["flair=99"], keep_identity=True)
 
 
 def test_gaps_and_slices_stored_twice_are_said_when_listing(tmp_path: Path) -> None:
@@ -145,10 +166,30 @@ def test_a_series_that_cannot_lie_anywhere_is_a_problem_of_its_own(tmp_path: Pat
     assert not fine.problem
 
 
+def test_a_series_of_impossible_lengths_is_a_problem_of_its_own(tmp_path: Path) -> None:
+    for number, length in ((4, "1e300"), (5, "3")):
+        add(tmp_path, number, "flair", offsets=[0], SliceThickness=length)
+    broken, fine = listing(tmp_path).cases
+    assert "has a SliceThickness of 1e+300" in broken.problem
+    assert not fine.problem
+
+
 def test_without_frame_of_reference_only_nifti_can_be_written(tmp_path: Path) -> None:
     add(tmp_path, 4, "flair", FrameOfReferenceUID=None)
     assert "remedy: --format nii" in listing(tmp_path).cases[0].problem
     assert not listing(tmp_path, format="nii").cases[0].problem
+
+
+def test_with_a_gap_only_a_seg_can_be_written(tmp_path: Path) -> None:
+    add(tmp_path, 4, "flair", offsets=[0, 4, 8, 16, 20])
+    (gap,) = listing(tmp_path, format="nii").cases
+    assert gap.problem.startswith("has slices that are not equally far apart, which NIfTI cannot say")
+    (case,) = listing(tmp_path).cases
+    assert not case.problem
+    mask = np.zeros(case.read("flair").voxels.shape, np.uint8)
+    assert list(case.encode(mask, None, MODEL)) == ["_mask.dcm"]
+    with pytest.raises(SliceError, match="no --probabilities"):
+        case.encode(mask, mask.astype(np.float32), MODEL)
 
 
 def test_a_case_keeps_its_promises(tmp_path: Path) -> None:
@@ -215,6 +256,8 @@ def test_keep_identity_names_patients_and_files(tmp_path: Path) -> None:
     assert "series 4 'flair DOE^JOHN 4711 19700131'" in words
     flair = next(c for c in found.cases if "4_flair" in c.name)
     assert flair.source == "DOE_JOHN/4711/study/4"
+    (alone,) = listing(tmp_path / flair.source, keep_identity=True).cases
+    assert alone.source == alone.stem.as_posix()
 
 
 def test_identities_that_would_leave_the_folder_do_not(tmp_path: Path) -> None:

@@ -11,11 +11,15 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from dicom_phantoms import enhanced, phantom, save, series, slice_of, uid
+from segport.settings import RunSettings
+from segport.sources import SliceTree
 from segport.volumes.dicom_index import DicomIndex, index_dicom
+from segport.volumes.dicom_mark import is_dicom
+from segport.volumes.listing import list_volumes
 
 
 def index(root: Path) -> DicomIndex:
-    return index_dicom(root, sorted(p.relative_to(root) for p in root.rglob("*") if p.is_file()))
+    return index_dicom(root, sorted(p.relative_to(root) for p in root.rglob("*") if is_dicom(p)))
 
 
 def test_series_are_grouped_by_uid_wherever_their_files_are(tmp_path: Path) -> None:
@@ -30,9 +34,6 @@ def test_series_are_grouped_by_uid_wherever_their_files_are(tmp_path: Path) -> N
 
 def test_what_is_no_mr_image_is_counted_by_what_it_is(tmp_path: Path) -> None:
     save(tmp_path, series(phantom()))
-    (tmp_path / "notes.txt").write_text("x" * 500)
-    (tmp_path / "._000.dcm").write_bytes(b"x" * 500)
-    (tmp_path / "empty").write_bytes(b"")
     for name in ("CT_small.dcm", "test-SR.dcm", "rtplan.dcm"):
         shutil.copy(str(get_testdata_file(name, download=False)), tmp_path)
     folder = Path(str(get_testdata_file("DICOMDIR", download=False)))
@@ -42,8 +43,8 @@ def test_what_is_no_mr_image_is_counted_by_what_it_is(tmp_path: Path) -> None:
     found = index(tmp_path)
     assert len(found.series) == 1
     assert dict(found.ignored) == {
-        "not DICOM": 2, "hidden files": 1, "CT Image Storage": 1, "Comprehensive SR Storage": 1, "RT Plan Storage": 1,
-        "DICOMDIR": 2, "MR images of another modality": 1,
+        "CT Image Storage": 1, "Comprehensive SR Storage": 1, "RT Plan Storage": 1, "DICOMDIR": 2,
+        "MR images of another modality": 1,
     }  # fmt: skip
     assert found.broken == []
 
@@ -78,15 +79,25 @@ def test_broken_files_are_listed_with_their_reason(tmp_path: Path) -> None:
     assert found.ignored.total() == 0  # no cut file is taken for something else
 
 
-def test_files_without_preamble_are_read_if_they_end_in_dcm(tmp_path: Path) -> None:
+def test_files_without_preamble_are_read_if_their_ending_is_of_dicom(tmp_path: Path) -> None:
     raw = pydicom.filebase.DicomBytesIO()
     raw.is_little_endian, raw.is_implicit_VR = True, False
     pydicom.filewriter.write_dataset(raw, pydicom.dcmread(str(get_testdata_file("MR_small.dcm", download=False))))
-    for name in ("bare", "bare.DCM"):
+    for name in ("bare", "bare.DCM", "bare.IMA", "bare.dicom"):
         (tmp_path / name).write_bytes(raw.getvalue())
+    assert list_volumes({PurePath(): SliceTree(tmp_path)}, RunSettings()).used == 3
     found = index(tmp_path)
-    assert [s.relatives for s in found.series] == [[PurePath("bare.DCM")]]
-    assert dict(found.ignored) == {"not DICOM": 1}
+    assert [s.relatives for s in found.series] == [[PurePath(f"bare.{e}") for e in ("DCM", "IMA", "dicom")]]
+    assert (found.ignored.total(), found.broken) == (0, [])
+
+
+def test_a_file_is_dicom_by_its_mark_or_its_ending(tmp_path: Path) -> None:
+    for name, data in (("notes.txt", b"x" * 500), ("empty", b""), ("short", b"DICM"), ("IM1", b"\0" * 128 + b"DICM")):
+        (tmp_path / name).write_bytes(data)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    assert [p.name for p in tmp_path.iterdir() if is_dicom(p)] == ["IM1"]
+    assert not is_dicom(tmp_path / "missing")
 
 
 def test_parameters_come_from_classic_and_enhanced_headers(tmp_path: Path) -> None:
@@ -114,9 +125,9 @@ def test_many_files_take_little_time_each(tmp_path: Path) -> None:
     assert time.perf_counter() - begin < 200 * 0.05  # 1 ms each when nothing else runs
 
 
-@pytest.mark.parametrize("name", ["pipe", "folder.dcm"])
+@pytest.mark.parametrize("name", ["pipe.dcm", "folder.dcm"])
 def test_what_is_no_regular_file_is_refused(tmp_path: Path, name: str) -> None:
-    if name == "pipe":
+    if name == "pipe.dcm":
         os.mkfifo(tmp_path / name)
     else:
         (tmp_path / name).mkdir()

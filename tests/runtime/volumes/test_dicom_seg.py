@@ -140,3 +140,11 @@ def test_what_a_seg_cannot_say_is_refused(tmp_path: Path) -> None:
         encode_seg(SeriesFiles(save(tmp_path / "b", [doubled])), MASK[:, :, :4], MODEL)
     with pytest.raises(SliceError, match="remedy: --format nii"):
         encode_seg(SeriesFiles(save(tmp_path / "c", series(phantom(), FrameOfReferenceUID=None))), MASK, MODEL)
+
+
+def test_slices_that_are_not_equally_far_apart_are_no_nifti(tmp_path: Path) -> None:
+    there = files(tmp_path, "irregular")
+    with pytest.raises(SliceError, match=r"not equally far apart, which NIfTI cannot say; remedy: --format source$"):
+        encode_nifti(there, MASK)
+    with pytest.raises(SliceError, match="remedy: --format source and no --probabilities"):
+        encode_nifti(there, MASK.astype(np.float32))

@@ -82,8 +82,19 @@ def test_a_single_slice_has_the_distance_its_header_gives(tmp_path: Path) -> Non
 
 
 def test_a_gap_is_no_regular_volume_and_rounded_places_are(tmp_path: Path) -> None:
-    assert not read(save(tmp_path / "a", series(phantom(), offsets=[0, 4, 8, 16, 20]))).regular
-    assert read(save(tmp_path / "b", series(phantom(), offsets=[0, 4.003, 8, 11.998, 16]))).regular
+    gap = read(save(tmp_path / "a", series(phantom(), offsets=[0, 4, 8, 16, 20])))
+    assert gap.offsets == (0, 4, 8, 16, 20)
+    even = read(save(tmp_path / "b", series(phantom(), offsets=[0, 4.003, 8, 11.998, 16])))
+    assert even.offsets is None
+    assert np.array_equal(even.affine, read(save(tmp_path / "c", series(phantom()))).affine)
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_gap_makes_no_voxel_larger(tmp_path: Path, backwards: bool) -> None:
+    offsets, tilted = [0, 4, 8, 16, 20], ((0, 0.6, 0.8), (1, 0, 0))
+    volume = read(save(tmp_path, series(phantom(), tilted, offsets=offsets, backwards=backwards)))
+    assert abs(np.linalg.det(volume.affine)) == pytest.approx(1.5 * 0.75 * 4)
+    assert volume.offsets == pytest.approx((0, 4, 12, 16, 20) if backwards else offsets)
 
 
 def test_a_slice_stored_twice_is_taken_once_unless_its_pixels_differ(tmp_path: Path) -> None:
@@ -114,6 +125,14 @@ def damaged(number: int = 2, **tags: object) -> list[pydicom.Dataset]:
         ({"PixelSpacing": None}, "has no PixelSpacing"),
         ({"PixelSpacing": [0, 1]}, "has no PixelSpacing of two lengths above 0"),
         ({"PixelSpacing": [1.5, 0.8]}, "another PixelSpacing"),
+        ({"PixelSpacing": ["1e300", "1e300"]}, "has no PixelSpacing of two lengths above 0, 1e-06 to 1e.09 mm"),
+        ({"PixelSpacing": ["1e-7", "1e-7"]}, "has no PixelSpacing"),
+        ({"ImagePositionPatient": ["0", "0", "1e300"]}, "has no ImagePositionPatient of three numbers within 1e.09 mm"),
+        ({"SliceThickness": "1e300"}, "has a SliceThickness of 1e.300; expected 1e-06 to 1e.09 mm"),
+        ({"SliceThickness": "1e-7"}, "has a SliceThickness of 1e-07"),
+        ({"SpacingBetweenSlices": "-1e300"}, "has a SpacingBetweenSlices of -1e.300"),
+        ({"RescaleSlope": "1e300"}, "RescaleSlope of 1e.300"),
+        ({"RescaleIntercept": "-1e300"}, "RescaleIntercept of -1e.300"),
         ({"ImagePositionPatient": [-10, 13, 48]}, "shifted against each other"),
         ({"Rows": 6, "Columns": 20}, "is of another size"),
         ({"Rows": 60000, "Columns": 60000}, "says that a slice has 60000 x 60000 pixels; the limit"),

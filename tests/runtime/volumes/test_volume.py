@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from phantom import ORDERS, stored
 from segport.contract import Input, ModelContract
 from segport.errors import ModelError, SliceError
 from segport.preprocess import percentile_window, prepare
@@ -107,17 +108,35 @@ def test_another_grid_is_resampled_to_flairs() -> None:
     assert np.allclose(found, flair.voxels, atol=1e-3)  # linear in space, so linear interpolation is exact
 
 
+def test_the_same_grid_in_another_storage_order_keeps_its_edges() -> None:
+    for order in ORDERS:
+        flair = SequenceVolume(*stored(order, oblique=True))
+        other, affine = stored(((0, 1, 2), (1, 1, 1)), oblique=True)
+        full = SequenceVolume(np.full_like(other, 9), affine)
+        assert (resample(full, flair, "pre") == 9).all(), order
+
+
 def test_what_lies_elsewhere_is_refused_and_so_are_gaps() -> None:
     flair = SequenceVolume(ramp((8, 8, 8)), SHOWN)
     far = SHOWN.copy()
     far[0, 3] = 500
     with pytest.raises(SliceError, match="its post covers 0% of its FLAIR's voxels; expected at least 50%"):
         read_volume(case(flair=flair, post=SequenceVolume(ramp((8, 8, 8)), far)), CONTRACT)
-    gaps = SequenceVolume(ramp((8, 8, 9)), SHOWN, regular=False)
+    gaps = SequenceVolume(ramp((8, 8, 9)), SHOWN, (0, 1, 2, 3, 4, 6, 7, 8, 9))
     with pytest.raises(SliceError, match="not equally far apart"):
         read_volume(case(flair=flair, post=gaps), CONTRACT)
-    same = SequenceVolume(ramp((8, 8, 8)), SHOWN, regular=False)
-    assert read_volume(case(flair=same, pre=same), CONTRACT).shape == (8, 8, 8)  # the same grid needs no distances
+
+
+def test_gaps_are_the_same_grid_only_at_the_same_place() -> None:
+    flair = SequenceVolume(ramp((8, 8, 8)), SHOWN, (0, 1, 2, 4, 5, 6, 7, 8))
+    same = SequenceVolume(ramp((8, 8, 8)), SHOWN, (0, 1, 2.002, 4, 5, 6, 7, 8))
+    assert resample(same, flair, "pre") is same.voxels  # the same grid needs no distances
+    for offsets in ((0, 1, 2, 3, 4, 6, 7, 8), None):
+        elsewhere = SequenceVolume(ramp((8, 8, 8)), SHOWN, offsets)
+        with pytest.raises(
+            SliceError, match="its pre and its FLAIR have other grids, and the slices of one are not eq"
+        ):
+            resample(elsewhere, flair, "pre")
 
 
 def test_needle_shaped_pixels_and_unknown_channels_are_refused() -> None:
