@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,27 +61,31 @@ class VolumeViews:
 
     def _views(self, job: VolumeJob, entry: Entry, found: FoundVolume, there: bool) -> Iterator[SliceView]:
         """Yield the slices as the network saw them, with the mask and the truth that lie on the disk."""
-        from segport.volumes.volume import read_volume  # needs the extra medical
+        from segport.volumes.nifti import read_volume as read_nifti  # these need the extra medical
+        from segport.volumes.volume import read_volume
 
         try:
             if not there:
                 raise SliceError("is gone, or was changed since it was segmented; run the command again")
             volume = read_volume(job.case, self._contract, self._settings.window)
-            mask = np.asarray(volume.view.slices(self._mask(job, entry)), np.uint8)
+            *more, ending = job.case.endings(self._settings)
+            mask = np.asarray(volume.view.slices(job.case.read_mask(self._output(job, entry, ending))), np.uint8)
+            likely = [volume.view.slices(read_nifti(self._output(job, entry, one)).voxels) for one in more]
             truth = self._truth(job, entry, volume.view.slices)
         except SliceError as error:
             yield from [SliceView(problem=f"no pictures: {error}")] * len(found.slices)
             return
         for i in range(len(found.slices)):
             picture = to_display(volume.pixels(i), volume.window)
-            yield SliceView(picture, mask[i], None if truth is None else truth[i])
+            probability = np.asarray(likely[0][i], np.float32) if likely else None
+            yield SliceView(picture, mask[i], None if truth is None else truth[i], probability)
 
-    def _mask(self, job: VolumeJob, entry: Entry) -> NDArray[np.uint8]:
-        ending = job.endings(self._settings)[-1]
+    def _output(self, job: VolumeJob, entry: Entry, ending: str) -> Path:
+        """Return the path of an output; raises `SliceError` where it is not what the run wrote."""
         path, stamp = job.target(self._plan.out, ending), entry.outputs.get(ending)
         if stamp is None or not stamp.is_of(path, verify=False):
             raise SliceError(f"{path.name} is gone, or was altered; run the command again")
-        return job.case.read_mask(path)
+        return path
 
     def _truth(self, job: VolumeJob, entry: Entry, slices: Slices) -> NDArray[np.uint8] | None:
         if not self._settings.score or entry.truth is None or entry.message or job.truth is None:
