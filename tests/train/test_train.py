@@ -53,8 +53,8 @@ def test_a_run_leaves_everything_that_was_promised(data: Path, tmp_path: Path, c
     names = {p.name for p in run.iterdir()}
     assert names == {
         "best.safetensors", "last.safetensors", "metrics.csv", "settings.json", "split.csv", "curves.png",
-        "report.md", "patients.csv", "slices.csv", "calibration.csv", "calibration.png", "worst.png", ".segport",
-        "cache",
+        "report.md", "report.html", "report.css", "patients.csv", "slices.csv", "calibration.csv", "calibration.png",
+        "worst.png", ".segport", "cache",
     }  # fmt: skip
     metrics = rows(run / "metrics.csv")
     assert [r["epoch"] for r in metrics] == ["1", "2", "3"]
