@@ -1,8 +1,7 @@
 """From folders to masks: load -> infer -> finish -> commit, stages that run beside each other."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from segport.plan import Job
 from segport.preprocess import stack
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
-from segport.stages import batches, ordered_map
+from segport.stages import batches, ordered_map, thread_pools
 from segport.workspace import Workspace
 
 READERS = 2  # threads that read and prepare slices; OpenCV and file access release the interpreter lock
@@ -50,13 +49,7 @@ class FolderSegmenter:
         """
         lanes = self._segmenter.session.lanes
         ahead = max(2 * self._size * lanes, READ_AHEAD // (3 * self._segmenter.contract.input.size**2))
-        with opencv_on_one_thread(), ExitStack() as pools:
-
-            def pool(threads: int) -> ThreadPoolExecutor:
-                made = ThreadPoolExecutor(threads)
-                pools.callback(made.shutdown, wait=True, cancel_futures=True)
-                return made
-
+        with opencv_on_one_thread(), thread_pools() as pool:
             loaded = ordered_map(pool(READERS), self._loader.load, jobs, ahead)
             grouped = batches(loaded, self._size, lambda one: isinstance(one, Loaded), longest=ahead)
             writers = pool(WRITERS)

@@ -2,13 +2,27 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 from segport.errors import SegportError
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@contextmanager
+def thread_pools() -> Iterator[Callable[[int], ThreadPoolExecutor]]:
+    """Yield what opens a pool of so many threads; all end with the block, and what waits in them is dropped."""
+    with ExitStack() as pools:
+
+        def pool(threads: int) -> ThreadPoolExecutor:
+            made = ThreadPoolExecutor(threads)
+            pools.callback(made.shutdown, wait=True, cancel_futures=True)
+            return made
+
+        yield pool
 
 
 def ordered_map(pool: Executor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:

@@ -1,5 +1,6 @@
 """One thing to segment, whatever it is read from, and where its outputs go."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -7,7 +8,7 @@ from segport.settings import RunSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class Work(ABC):
     """A slice or a volume. `stem`: its outputs' path below the output folder, without ending.
 
     `patient`: the patient's name in the tables; among several inputs, that of the input comes before it.
@@ -22,28 +23,28 @@ class Work:
         return self.stem.as_posix()
 
     @property
+    @abstractmethod
     def source(self) -> str:
         """What it is read from, as the ledger has it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def shown(self) -> str:
         """What it is read from, as messages have it."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def truth(self) -> Path | None:
         """The file of its true mask; None where there is none, or none was looked for."""
-        raise NotImplementedError
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was guessed while it was listed."""
         return ()
 
+    @abstractmethod
     def endings(self, settings: RunSettings) -> list[str]:
         """Return the endings of the outputs that a run writes; the mask's is the last."""
-        raise NotImplementedError
 
     def target(self, out: Path, ending: str) -> Path:
         """Return the path of one output."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from segport.pipeline import opencv_on_one_thread
 from segport.preprocess import stack
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
-from segport.stages import batches, ordered_map
+from segport.stages import batches, ordered_map, thread_pools
 from segport.volumes.case import ModelName
 from segport.volumes.finisher import VolumeFinisher
 from segport.volumes.job import VolumeJob
@@ -47,13 +46,7 @@ class VolumeSegmenter:
         One that cannot be used is "failed" and the others go on. Memory holds a handful of volumes, however many there
         are. Raises `OutputError` when writing fails and `ModelError` when inference does.
         """
-        with opencv_on_one_thread(), ExitStack() as pools:
-
-            def pool(threads: int) -> ThreadPoolExecutor:
-                made = ThreadPoolExecutor(threads)
-                pools.callback(made.shutdown, wait=True, cancel_futures=True)
-                return made
-
+        with opencv_on_one_thread(), thread_pools() as pool:
             lanes = pool(self._segmenter.session.lanes)
             loaded = ordered_map(pool(1), self._loader.load, jobs, 1)
             computed = ordered_map(pool(1), lambda one: self._infer(one, lanes), loaded, 1)

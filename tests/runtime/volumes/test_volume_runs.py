@@ -328,3 +328,14 @@ def test_the_report_shows_volumes_as_the_network_saw_them(tmp_path: Path) -> Non
     before = page
     assert main(["--report-only", str(tmp_path / "in-masks"), "--quiet"]) == 0
     assert (report / "index.html").read_text() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_of_a_volumes_name_is_refused_and_not_waited_for(case: Path) -> None:
+    for name in ("pipe.nii", "pipe.nii.gz"):
+        os.mkfifo(case.parent / name)
+    assert infer(case.parent) == 1
+    messages = [row["message"] for row in rows(case.parent.parent / "in-masks") if row["status"] == "failed"]
+    assert len(messages) == 2
+    assert all("no regular file" in message for message in messages)
+    assert (case.parent.parent / "in-masks/p1_mask.nii.gz").exists()
