@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 from segport.errors import GateError
-from segport_train.model import SegmentationNetwork
+from segport_train.model import LOW_STRIDE, SegmentationNetwork
 
 FIRST_DYNAMO_OPSET = 18  # asked for less, torch.onnx's default exporter silently returns 18
 INPUT, OUTPUT = "pixels", "logits"
@@ -27,22 +27,31 @@ class ExportForm(nn.Module):
 
     def __init__(self, network: SegmentationNetwork, size: int, output_stride: int) -> None:
         super().__init__()
-        head = cast(Any, network.net.classifier)
-        self.network = network
-        self.branches = nn.ModuleList(list(head[0].convs)[:-1])
-        self.pooled = nn.Sequential(*list(head[0].convs[-1])[1:])  # its convolution; pooling and resize are below
-        self.project, self.classify = head[0].project, nn.Sequential(*list(head)[1:])
+        pyramid, *head = cast(Any, network.net.classifier)
+        self.network, self.decoder = network, cast(Any, getattr(network.net, "decoder", None))
+        self.branches = nn.ModuleList(list(pyramid.convs)[:-1])
+        self.pooled = nn.Sequential(*list(pyramid.convs[-1])[1:])  # its convolution; pooling and resize are below
+        self.project, self.classify = pyramid.project, nn.Sequential(*head)
         self.cells, self.stride = size // output_stride, output_stride
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         x = pixels.permute(0, 3, 1, 2).to(torch.float32) * self.network.factor
         if self.network.centred:
             x = x + self.network.offset
-        x = cast(Any, self.network.net.backbone)(x)["out"]
+        features = cast(Any, self.network.net.backbone)(x)
+        x = features["out"]
         pooled = interpolate(self.pooled(avg_pool2d(x, self.cells)), scale_factor=float(self.cells), mode="bilinear")
         x = self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
-        x = self.classify(x)
-        return interpolate(x, scale_factor=float(self.stride), mode="bilinear", align_corners=False)
+        if self.decoder is None:
+            return enlarge(self.classify(x), self.stride)
+        fine = self.decoder.reduce(features["low"])
+        x = self.decoder.refine(torch.cat([enlarge(x, self.stride // LOW_STRIDE), fine], dim=1))
+        return enlarge(x, LOW_STRIDE)
+
+
+def enlarge(maps: torch.Tensor, factor: int) -> torch.Tensor:
+    """Return the maps on a grid `factor` times as fine, by bilinear interpolation."""
+    return interpolate(maps, scale_factor=float(factor), mode="bilinear", align_corners=False)
 
 
 def trace(network: SegmentationNetwork, size: int, output_stride: int, opset: int, path: Path) -> str:

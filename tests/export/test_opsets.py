@@ -17,6 +17,7 @@ from segport_export.parity import Reference, check_parity
 from segport_export.rundata import RunData
 from segport_export.settings import NEWEST_OPSET, OLDEST_OPSET, ExportSettings
 from segport_export.subjects import parity_slices
+from segport_train.model import PLAIN, PLUS
 
 # Slice and Concat of constants cut kernels; nothing may compute shapes, or land on the CPU beside CUDA.
 SHAPE_ARITHMETIC = {"Shape", "Gather", "Range", "Expand", "ConstantOfShape", "If", "Loop", "Reshape", "Unsqueeze"}
@@ -27,7 +28,11 @@ SWEEP += [(o, p, True) for o in (13, 17, 21, 25) for p in ("fp16", "int8")]
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    network, contract = narrow_network()
+    return narrow_reference(PLAIN)
+
+
+def narrow_reference(architecture: str) -> Reference:
+    network, contract = narrow_network(architecture=architecture)
     slices = parity_slices(RunData.beside(Path("nowhere/x")), None, contract)
     return Reference(network, contract, [s for s in slices if not s.hostile])  # it has learnt nothing about those
 
@@ -36,6 +41,11 @@ def build(reference: Reference, folder: Path, opset: int, precision: str, **opti
     settings = ExportSettings(Path("narrow"), folder / "m.onnx", opset=opset, precision=precision, **options)
     prepared = [prepare(s, reference.contract) for s in golden_slices()]
     return Build(reference.network, reference.contract, settings, folder).candidate(prepared).path
+
+
+@pytest.mark.parametrize(("opset", "precision"), [(11, "fp32"), (17, "fp32"), (17, "int8"), (21, "fp16"), (25, "int8")])
+def test_a_decoder_comes_through_too(tmp_path: Path, opset: int, precision: str) -> None:
+    test_the_sweep(narrow_reference(PLUS), tmp_path, opset, precision, rewritten=True)
 
 
 @pytest.mark.parametrize(("opset", "precision", "rewritten"), SWEEP)

@@ -19,6 +19,7 @@ from segport_export.branches import merge_parallel_branches
 from segport_export.quantize import quantize
 from segport_export.rewrite import FLOAT_REWRITES, INT8_REWRITES, rewrite, take_pixels_as_quantized
 from segport_export.taps import bands, crop_to_centre, cut_into_bands
+from segport_train.model import PLUS
 
 
 def run(model: Path | bytes, batch: np.ndarray) -> np.ndarray:
@@ -72,6 +73,14 @@ def test_all_of_them_keep_the_logits_in_every_form_of_the_network(
     names = rewrite(graph, tmp_path / "r.onnx", (*FLOAT_REWRITES, *INT8_REWRITES))
     assert names == ("crop-to-centre", "merge-parallel-branches", "cut-into-bands")
     assert difference(tmp_path / "r.onnx", graph, size) < 2e-6
+
+
+def test_they_leave_a_decoder_as_it_is(tmp_path: Path) -> None:
+    """Its Concat joins two convolutions' maps as the pyramid's does, but of two tensors."""
+    graph = traced(tmp_path, architecture=PLUS)
+    names = rewrite(graph, tmp_path / "r.onnx", (*FLOAT_REWRITES, *INT8_REWRITES))
+    assert names == ("crop-to-centre", "merge-parallel-branches", "cut-into-bands")
+    assert difference(tmp_path / "r.onnx", graph) < 2e-6
 
 
 def test_kernels_that_see_their_centre_alone_become_1x1_and_merge(graph: Path, tmp_path: Path) -> None:

@@ -20,11 +20,11 @@ from segport_train.adopt import load_start
 from segport_train.checkpoint import load_checkpoint, save_checkpoint
 from segport_train.cli import main
 from segport_train.init import IMAGENET_MEAN, IMAGENET_STD, IMAGENET_URL, Init, find_init, follow_model
-from segport_train.model import SegmentationNetwork
+from segport_train.model import PLUS, SegmentationNetwork
 from segport_train.progress import Progress
 
 CONTRACT = ModelContract(Input(32), origin=Origin(output_stride=16))
-OPTIONS = {"out": Path("run"), "resume": False, "size": None, "output_stride": None}
+OPTIONS = {"out": Path("run"), "resume": False, "size": None, "output_stride": None, "architecture": None}
 
 
 def small(build: Any, **options: Any) -> dict[str, torch.Tensor]:
@@ -74,7 +74,7 @@ def test_a_resnet50_is_the_backbone_and_its_classifier_of_pictures_is_left_out(b
     assert len(start.weights) == len(backbone) - 2
     assert start.note.endswith(
         "took 318 of the network's 370 tensors;"
-        " at random: classifier (not in the file), aux_classifier (not in the file)"
+        " at random: pyramid (not in the file), head (not in the file), aux_classifier (not in the file)"
     )
 
 
@@ -87,6 +87,29 @@ def test_a_deeplabv3_comes_whole_but_for_its_classes(whole, network, tmp_path) -
     }
     main_head = {n: t for n, t in whole.items() if not n.startswith("aux_classifier")}
     assert "aux_classifier (not in the file)" in load_start(saved(tmp_path / "b.pth", main_head), network).note
+
+
+def test_a_decoder_is_at_random_and_what_is_not_used_is_said(whole, network, tmp_path) -> None:
+    with torch.device("meta"):
+        contract = replace(CONTRACT, origin=Origin(architecture=PLUS, output_stride=16))
+        plus = SegmentationNetwork(contract, output_stride=16, auxiliary=True)
+    one_class = {n: t[:1] if n.startswith(("classifier.4", "aux_classifier.4")) else t for n, t in whole.items()}
+    start = load_start(saved(tmp_path / "a.pth", one_class), plus)
+    own, given = set(plus.state_dict()), set(start.weights)
+    assert {n.split(".")[1] for n in own - given} == {"decoder"}
+    assert start.note.endswith("; the file's head is not used; at random: decoder (not in the file)")
+    save_checkpoint(
+        tmp_path / "plus.safetensors", SegmentationNetwork(contract, output_stride=16, auxiliary=True), contract
+    )
+    back = load_start(find_init(str(tmp_path / "plus.safetensors")), network)
+    assert {n.split(".")[2] for n in set(network.state_dict()) - set(back.weights)} == {"1", "2", "4"}
+    assert back.note.endswith("; the file's decoder is not used; at random: head (not in the file)")
+
+
+def test_an_architecture_of_another_version_is_named(tmp_path: Path) -> None:
+    contract = replace(CONTRACT, origin=Origin(architecture="unet"))
+    with pytest.raises(ModelError, match="its architecture is unet, this version knows deeplabv3_resnet50 and"):
+        SegmentationNetwork(contract, output_stride=16, auxiliary=True)
 
 
 def test_names_of_torchvision_are_taken_from_safetensors_too(backbone, network, tmp_path) -> None:
@@ -175,6 +198,9 @@ def test_size_and_stride_follow_the_model_unless_they_are_given(tmp_path: Path) 
     assert follow_model(options)["output_stride"] == 1
     embedded = find_init("default")
     assert embedded.contract is not None
+    assert f"{follow_model(OPTIONS | {'init': 'default'})['architecture']}_resnet50" == (
+        embedded.contract.origin.architecture
+    )
     assert follow_model(OPTIONS | {"init": "default"})["size"] == embedded.contract.input.size
     notes = embedded.differences(embedded.contract.input.size * 2, embedded.contract.origin.output_stride)
     assert len(notes) == 2
@@ -217,12 +243,18 @@ def test_a_checkpoint_hands_on_size_stride_and_normalisation(data: Path, tmp_pat
     assert (found.weights["net.classifier.4.weight"] == network.state_dict()["net.classifier.4.weight"]).all()
 
 
-def test_a_run_from_the_embedded_model_is_stated(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "random"), [("deeplabv3", "the auxiliary head"), ("deeplabv3plus", "the decoder, the auxiliary")]
+)
+def test_a_run_from_the_embedded_model_is_stated(
+    data: Path, tmp_path: Path, monkeypatch, capsys, architecture: str, random: str
+) -> None:
     monkeypatch.setattr(loop, "_train_epoch", no_step)
     options = "--epochs 1 --init default --size 32 --output-stride 16 --batch-size 4 --device cpu"
+    options += f" --architecture {architecture}"
     assert main([str(data), "--out", str(tmp_path / "run"), *options.split()]) == 0
     error = capsys.readouterr().err
-    for part in ("61 convolutions recovered from", "at random: the auxiliary head", "trained at size", "CC-BY-NC-SA"):
+    for part in ("convolutions recovered from", f"at random: {random}", "trained at size", "CC-BY-NC-SA"):
         assert part in error
     assert load_checkpoint(tmp_path / "run/last.safetensors").contract.origin.settings["init"] == "model"
 

@@ -23,7 +23,7 @@ from segport_export.half import to_half
 from segport_export.quantize import quantize
 from segport_export.rewrite import FLOAT_REWRITES, INT8_REWRITES, rewrite
 from segport_train.graphfile import read_graph
-from segport_train.model import SegmentationNetwork
+from segport_train.model import PLAIN, PLUS, SegmentationNetwork
 from segport_train.recover import recover_convolutions
 from segport_train.unfold import unfold
 from tampering import negate_one_convolution
@@ -35,11 +35,18 @@ def golden(size: int = 64) -> np.ndarray:
 
 
 def export(
-    folder: Path, precision: str, *, opset: int = 17, size: int = 64, stride: int = 8, plain: bool = False
+    folder: Path,
+    precision: str,
+    *,
+    opset: int = 17,
+    size: int = 64,
+    stride: int = 8,
+    architecture: str = PLAIN,
+    plain: bool = False,
 ) -> Path:
     """Return the file of a narrow network in the form that seg-export gives it."""
-    contract = narrow_network(size, stride)[1]
-    path = traced(folder, opset, size=size, output_stride=stride)
+    contract = narrow_network(size, stride, architecture)[1]
+    path = traced(folder, opset, size=size, output_stride=stride, architecture=architecture)
     rewrite(path, folder / "float.onnx", () if plain else FLOAT_REWRITES)
     path = folder / "float.onnx"
     if precision == "fp16":
@@ -52,9 +59,9 @@ def export(
     return folder / "last.onnx"
 
 
-def recovered(path: Path, size: int = 64, stride: int = 8) -> SegmentationNetwork:
+def recovered(path: Path, size: int = 64, stride: int = 8, architecture: str = PLAIN) -> SegmentationNetwork:
     """Return a narrow network that started at random and got the file's weights."""
-    network = deepcopy(narrow_network(size, stride)[0])
+    network = deepcopy(narrow_network(size, stride, architecture)[0])
     for parameter in network.parameters():
         nn.init.normal_(parameter)
     unfold(network, recover_convolutions(path, stride, network), [torch.from_numpy(golden(size))])
@@ -82,6 +89,9 @@ def dice(a: np.ndarray, b: np.ndarray) -> float:
         ("fp32", {"stride": 16}, 1e-3),
         ("fp16", {}, 0.2),
         ("int8", {}, 4),
+        ("fp32", {"architecture": PLUS}, 1e-3),
+        ("fp32", {"architecture": PLUS, "stride": 16, "opset": 20}, 1e-3),
+        ("int8", {"architecture": PLUS}, 4),
     ],
 )
 def test_every_form_of_export_gives_its_masks_back(tmp_path: Path, precision: str, options, largest: float) -> None:
@@ -89,9 +99,9 @@ def test_every_form_of_export_gives_its_masks_back(tmp_path: Path, precision: st
     those of the recovered network are not. What is left is the rounding of weights, which a random network shows most.
     """
     path = export(tmp_path, precision, **options)
-    size, stride = options.get("size", 64), options.get("stride", 8)
-    found = evaluated(recovered(path, size, stride), golden(size))
-    expected = evaluated(narrow_network()[0], golden(size)) if precision == "int8" else run(path, golden(size))
+    form = options.get("size", 64), options.get("stride", 8), options.get("architecture", PLAIN)
+    found = evaluated(recovered(path, *form), golden(form[0]))
+    expected = evaluated(narrow_network(*form)[0], golden(form[0])) if precision == "int8" else run(path, golden())
     assert np.abs(found - expected).max() < largest
     assert dice(found, expected) > (0.96 if precision == "int8" else 0.99)
 

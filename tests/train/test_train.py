@@ -17,6 +17,7 @@ from segport.errors import ModelError
 from segport_train import loop
 from segport_train.checkpoint import load_checkpoint, load_network
 from segport_train.cli import main
+from segport_train.model import PLUS
 from segport_train.progress import Progress
 from thin import thin_networks
 
@@ -131,6 +132,20 @@ def test_a_run_can_start_from_a_checkpoint(data: Path, tmp_path: Path, capsys) -
     assert train(data, tmp_path / "second", "--init", init, "--output-stride", "8", "--epochs", "1") == 0
     assert train(data, tmp_path / "third", "--init", str(tmp_path / "nothing")) == 3
     assert "is not a readable checkpoint" in capsys.readouterr().err
+
+
+def test_a_run_with_a_decoder_hands_its_architecture_on(data: Path, tmp_path: Path, capsys) -> None:
+    assert train(data, tmp_path / "first", "--architecture", "deeplabv3plus", "--epochs", "2") == 0
+    network, contract = load_network(tmp_path / "first/best.safetensors")
+    assert contract.origin.architecture == "deeplabv3plus_resnet50"
+    with torch.inference_mode():
+        assert network(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape == (2, 1, 32, 32)
+    init = str(tmp_path / "first/last.safetensors")
+    assert train(data, tmp_path / "second", "--init", init, "--epochs", "1") == 0
+    assert load_checkpoint(tmp_path / "second/last.safetensors").contract.origin.architecture == PLUS
+    capsys.readouterr()
+    assert train(data, tmp_path / "first", "--architecture", "deeplabv3", "--epochs", "2", "--resume") == 2
+    assert "architecture: deeplabv3plus then, deeplabv3 now" in capsys.readouterr().err
 
 
 def test_the_weights_of_a_checkpoint_are_what_a_run_starts_from(data: Path, tmp_path: Path, monkeypatch) -> None:

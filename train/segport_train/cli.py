@@ -12,7 +12,16 @@ from segport import __version__
 from segport.command import run_command
 from segport.errors import UsageError
 from segport.settings import DEVICES
-from segport_train.settings import BATCH_NORMS, LOSSES, OPTIMIZERS, PRECISIONS, PROBLEMS, SPLITS, TrainSettings
+from segport_train.settings import (
+    ARCHITECTURES,
+    BATCH_NORMS,
+    LOSSES,
+    OPTIMIZERS,
+    PRECISIONS,
+    PROBLEMS,
+    SPLITS,
+    TrainSettings,
+)
 
 if TYPE_CHECKING:
     from segport_train.start import Prepared
@@ -40,6 +49,12 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.command(context_settings={"show_default": True, "max_content_width": 110})
 @click.argument("data", type=FOLDER)
 @click.option("--out", type=FOLDER, required=True, help="Run folder: checkpoints, metrics.csv, split.csv, report.md.")
+@click.option(
+    "--architecture",
+    type=click.Choice(ARCHITECTURES),
+    show_default="deeplabv3, or as that model",
+    help="deeplabv3plus has a decoder: finer masks.",
+)
 @click.option("--size", type=int, show_default="128, or as the model that --init names", help="Pixels a side.")
 @click.option("--output-stride", type=click.Choice(["8", "16"]), show_default="8, or as that model")
 @click.option("--epochs", default=TrainSettings.epochs)

@@ -41,7 +41,7 @@ def first_contract(settings: TrainSettings, ranges: TrainingRange, init: Init) -
     return ModelContract(
         input=init.adapt(Input(settings.size, levels=(float(levels[0]), float(levels[1])))),
         training_range=ranges,
-        origin=Origin(output_stride=settings.output_stride),
+        origin=Origin(architecture=f"{settings.architecture}_resnet50", output_stride=settings.output_stride),
     )
 
 

@@ -100,17 +100,23 @@ def contract_of_checkpoint(path: Path) -> ModelContract | None:
 
 
 def follow_model(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options of a run with size and output stride filled in where they are None.
+    """Return the options of a run with architecture, size and output stride filled in where they are None.
 
-    They are those of the run that is resumed or of the model that `init` names; else 128 pixels and 8.
+    They are those of the run that is resumed or of the model that `init` names; else DeepLabV3, 128 pixels and 8.
     """
     last = options["out"] / "last.safetensors"
     if options["resume"]:
         contract = contract_of_checkpoint(last) if last.exists() else None
     else:
         contract = None if options["init"] == "imagenet" else find_init(options["init"]).contract
-    size, stride = (contract.input.size, contract.origin.output_stride) if contract else (SIZE, OUTPUT_STRIDE)
-    own = {"size": size, "output_stride": stride}
+    own: dict[str, Any] = {"size": SIZE, "output_stride": OUTPUT_STRIDE, "architecture": "deeplabv3"}
+    if contract:
+        architecture = contract.origin.architecture.removesuffix("_resnet50")
+        own = {
+            "size": contract.input.size,
+            "output_stride": contract.origin.output_stride,
+            "architecture": architecture,
+        }
     return options | {name: value for name, value in own.items() if options[name] is None}
 
 

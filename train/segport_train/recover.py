@@ -17,7 +17,7 @@ from segport_train.graphfile import GraphFile, Node, read_graph
 from segport_train.model import ATROUS_RATES, SegmentationNetwork
 
 POOLED = "pooled"  # stands among what a convolution reads where a mean over the whole map lies between
-BACKBONE, HEAD = "net.backbone", "net.classifier"
+BACKBONE, HEAD, DECODER = "net.backbone", "net.classifier", "net.decoder"
 
 Array = NDArray[np.float32]
 
@@ -59,10 +59,16 @@ class _Recovery:
         self.depths = [len(cast(Any, network.net.backbone)[f"layer{n}"]) for n in (1, 2, 3, 4)]
         self.found = _find_convolutions(read_graph(path), path)
         self.result: dict[str, Folded] = {}
+        self.low: list[str] = []  # what is summed up in layer 1's last map
 
     def run(self) -> dict[str, Folded]:
-        last = self._head(self._backbone())
-        self._take(f"{HEAD}.4", [self._take(f"{HEAD}.1", [last])])
+        x = self._backbone()
+        pyramid = self._pyramid(x)
+        if f"{DECODER}.reduce.0" in self.shapes:
+            fine = self._take(f"{DECODER}.reduce.0", self.low)
+            self._take(f"{DECODER}.refine.3", [self._take(f"{DECODER}.refine.0", [pyramid, fine])])
+        else:
+            self._take(f"{HEAD}.4", [self._take(f"{HEAD}.1", [pyramid])])
         if self.found:
             raise self._refused(f"{len(self.found)} convolutions more than such a network has")
         return self.result
@@ -78,9 +84,10 @@ class _Recovery:
                 for step in (2, 3):
                     y = [self._take(f"{block}.conv{step}", y)]
                 x = [*y, *beside]
+            self.low = self.low or x
         return x
 
-    def _head(self, x: Sequence[str]) -> str:
+    def _pyramid(self, x: Sequence[str]) -> str:
         """Take the parallel branches, of which several may be merged, and the projection of all; return its key."""
         names = [f"{HEAD}.0.convs.{k}.0" for k in range(len(self.rates) + 1)]
         pooled = self._take(f"{HEAD}.0.convs.4.1", [POOLED, *x])

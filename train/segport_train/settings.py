@@ -8,12 +8,14 @@ from typing import Literal, get_args
 from segport.errors import UsageError
 from segport.settings import Device
 
+Architecture = Literal["deeplabv3", "deeplabv3plus"]
 Split = Literal["patient", "site", "slice"]
 Optimizer = Literal["adam", "adamw"]
 Loss = Literal["bce", "bce-dice"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Problems = Literal["stop", "leave-out"]
 BatchNorm = Literal["train", "frozen"]
+ARCHITECTURES: tuple[Architecture, ...] = get_args(Architecture)
 SPLITS: tuple[Split, ...] = get_args(Split)
 OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
 LOSSES: tuple[Loss, ...] = get_args(Loss)
@@ -50,6 +52,7 @@ class TrainSettings:
 
     data: Path
     out: Path
+    architecture: Architecture = "deeplabv3"
     size: int = 128
     output_stride: int = 8
     epochs: int = 16
@@ -85,6 +88,10 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         checks = [
+            (
+                self.architecture in ARCHITECTURES,
+                f"--architecture is {self.architecture}, expected {' or '.join(ARCHITECTURES)}",
+            ),
             (self.output_stride in OUTPUT_STRIDES, f"--output-stride is {self.output_stride}, expected 8 or 16"),
             (
                 self.size >= 32 and self.size % self.output_stride == 0,

@@ -8,6 +8,8 @@ from torch import nn
 from segport_train.model import SegmentationNetwork
 from segport_train.recover import Folded
 
+LAST = ("net.classifier.4", "net.decoder.refine.3")  # gives the logits; no normalisation behind it
+
 
 class _Statistics:
     """Counts, sums and sums of squares of each channel that a normalisation reads, in float64."""
@@ -63,11 +65,13 @@ def unfold(network: SegmentationNetwork, folded: Mapping[str, Folded], batches: 
         norm.weight.copy_((1 + norm.eps) ** 0.5 / scale)
         norm.bias.copy_(torch.from_numpy(one.bias))
         found.append(_Statistics(norm))
-    last = modules["net.classifier.4"]
-    assert isinstance(last, nn.Conv2d)
-    assert last.bias is not None
-    last.weight.copy_(torch.from_numpy(folded["net.classifier.4"].weight))
-    last.bias.copy_(torch.from_numpy(folded["net.classifier.4"].bias))
+    for name in LAST:
+        if name in folded:
+            last = modules[name]
+            assert isinstance(last, nn.Conv2d)
+            assert last.bias is not None
+            last.weight.copy_(torch.from_numpy(folded[name].weight))
+            last.bias.copy_(torch.from_numpy(folded[name].bias))
     training = network.training
     network.eval()
     for pixels in batches:
