@@ -3,7 +3,8 @@
     python benchmarks/grid.py DATA [--masks N]
 
 For each true mask, logits on the grid are fitted to it by gradient descent through the network's own enlargement (to
-128 pixels, then to the slice's size); what is left is what no training can reach at that output stride. A grid of 16 is
+128 pixels, then to the slice's size); what is left is, as far as descent finds
+the best, what no training can reach at that output stride. A grid of 16 is
 that of output stride 8, one of 32 that of the decoder. The masks must be of one size.
 """
 

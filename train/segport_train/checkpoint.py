@@ -91,11 +91,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
 def load_network(path: Path) -> tuple[SegmentationNetwork, ModelContract]:
     """Return the eager network of a checkpoint in evaluation mode, without the auxiliary head, and its contract.
 
-    Raises `ModelError` when tensors are missing or have other shapes than the architecture's.
+    Raises `ModelError` when tensors are missing or have other shapes than the architecture's, or that is unknown.
     """
     checkpoint = load_checkpoint(path)
     contract = checkpoint.contract
-    network = SegmentationNetwork(contract, output_stride=contract.origin.output_stride, auxiliary=False)
+    try:
+        network = SegmentationNetwork(contract, output_stride=contract.origin.output_stride, auxiliary=False)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     load_weights(network, {n: t for n, t in checkpoint.weights.items() if ".aux_classifier." not in n}, str(path))
     return network.eval(), contract
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from segport.contract import KEY, Input, ModelContract
+from segport.contract import KEY, Input, ModelContract, Origin
 from segport.errors import ModelError
 from segport.modelfile import file_sha256, read_contract
 from segport.segmenter import default_model
@@ -109,14 +109,9 @@ def follow_model(options: dict[str, Any]) -> dict[str, Any]:
         contract = contract_of_checkpoint(last) if last.exists() else None
     else:
         contract = None if options["init"] == "imagenet" else find_init(options["init"]).contract
-    own: dict[str, Any] = {"size": SIZE, "output_stride": OUTPUT_STRIDE, "architecture": "deeplabv3"}
-    if contract:
-        architecture = contract.origin.architecture.removesuffix("_resnet50")
-        own = {
-            "size": contract.input.size,
-            "output_stride": contract.origin.output_stride,
-            "architecture": architecture,
-        }
+    size, origin = (contract.input.size, contract.origin) if contract else (SIZE, Origin(output_stride=OUTPUT_STRIDE))
+    architecture = origin.architecture.removesuffix("_resnet50")
+    own = {"size": size, "output_stride": origin.output_stride, "architecture": architecture}
     return options | {name: value for name, value in own.items() if options[name] is None}
 
 

@@ -91,7 +91,10 @@ class SegmentationNetwork(nn.Module):
         self.centred = any(contract.input.mean)
         self.architecture = contract.origin.architecture
         if self.architecture not in (PLAIN, PLUS):
-            raise ModelError(f"its architecture is {self.architecture}, this version knows {PLAIN} and {PLUS}")
+            raise ModelError(
+                f"its architecture is {self.architecture}, this version knows {PLAIN} and {PLUS};"
+                " remedy: a newer segport"
+            )
         dilate = [False, output_stride == 8, True]
         backbone = resnet50(weights=None, replace_stride_with_dilation=dilate)
         features = {"layer4": "out", "layer3": "aux"} if auxiliary else {"layer4": "out"}

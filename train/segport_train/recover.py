@@ -59,13 +59,12 @@ class _Recovery:
         self.depths = [len(cast(Any, network.net.backbone)[f"layer{n}"]) for n in (1, 2, 3, 4)]
         self.found = _find_convolutions(read_graph(path), path)
         self.result: dict[str, Folded] = {}
-        self.low: list[str] = []  # what is summed up in layer 1's last map
 
     def run(self) -> dict[str, Folded]:
-        x = self._backbone()
+        low, x = self._backbone()
         pyramid = self._pyramid(x)
         if f"{DECODER}.reduce.0" in self.shapes:
-            fine = self._take(f"{DECODER}.reduce.0", self.low)
+            fine = self._take(f"{DECODER}.reduce.0", low)
             self._take(f"{DECODER}.refine.3", [self._take(f"{DECODER}.refine.0", [pyramid, fine])])
         else:
             self._take(f"{HEAD}.4", [self._take(f"{HEAD}.1", [pyramid])])
@@ -73,9 +72,9 @@ class _Recovery:
             raise self._refused(f"{len(self.found)} convolutions more than such a network has")
         return self.result
 
-    def _backbone(self) -> list[str]:
-        """Return the convolutions whose outputs are summed up in the backbone's last map."""
-        x = [self._take(f"{BACKBONE}.conv1", [])]
+    def _backbone(self) -> tuple[list[str], list[str]]:
+        """Return the convolutions whose outputs are summed up in layer 1's last map and in the backbone's."""
+        low = x = [self._take(f"{BACKBONE}.conv1", [])]
         for layer, depth in enumerate(self.depths, 1):
             for index in range(depth):
                 block = f"{BACKBONE}.layer{layer}.{index}"
@@ -84,8 +83,8 @@ class _Recovery:
                 for step in (2, 3):
                     y = [self._take(f"{block}.conv{step}", y)]
                 x = [*y, *beside]
-            self.low = self.low or x
-        return x
+            low = x if layer == 1 else low
+        return low, x
 
     def _pyramid(self, x: Sequence[str]) -> str:
         """Take the parallel branches, of which several may be merged, and the projection of all; return its key."""
