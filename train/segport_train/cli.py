@@ -59,13 +59,13 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option("--output-stride", type=click.Choice(["8", "16"]), show_default="8, or as that model")
 @click.option("--epochs", default=TrainSettings.epochs)
 @click.option("--batch-size", default=TrainSettings.batch_size, help="Slices of a step, over all processes.")
-@click.option("--lr", type=float, default=None, show_default="1e-4 for adam, 1e-3 for adamw")
-@click.option("--weight-decay", default=TrainSettings.weight_decay, help="Used by adamw.")
+@click.option("--lr", type=float, default=None, show_default="1e-4 for adam, 1e-3 for adamw, 2e-3 for muon")
+@click.option("--weight-decay", default=TrainSettings.weight_decay, help="Used by adamw and muon.")
 @click.option(
     "--optimizer",
     type=click.Choice(OPTIMIZERS),
     default=TrainSettings.optimizer,
-    help="adam: constant rate. adamw: 100 steps of warm-up, then cosine to zero.",
+    help="adam: constant rate. adamw, muon: 100 steps of warm-up, then cosine to zero. muon learns in fewer epochs.",
 )
 @click.option("--loss", type=click.Choice(LOSSES), default=TrainSettings.loss)
 @click.option("--split", type=click.Choice(SPLITS), default=TrainSettings.split, help="slice leaks: see the README.")

@@ -5,20 +5,25 @@ import math
 import torch
 from torch import nn
 
+from segport_train.hardware import Hardware
+from segport_train.muon import Muon
 from segport_train.settings import TrainSettings
 
-WARM_UP = 100  # steps of rising learning rate for adamw: batch statistics settle before large steps
+WARM_UP = 100  # steps of rising learning rate for adamw and muon: batch statistics settle before large steps
 
 
-def make_optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
-    """Return Adam, or AdamW with weight decay, over all parameters of the network; fused: one kernel for a tensor."""
+def make_optimizer(network: nn.Module, settings: TrainSettings, hardware: Hardware) -> torch.optim.Optimizer:
+    """Return Adam, AdamW or Muon over all parameters of the network; Adam's are fused: one kernel for a tensor."""
+    if settings.optimizer == "muon":
+        dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
+        return Muon(network, settings.start_lr, settings.weight_decay, dtype)
     if settings.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), settings.start_lr, fused=True)
     return torch.optim.AdamW(network.parameters(), settings.start_lr, weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rate(step: int, total: int, settings: TrainSettings) -> float:
-    """Return the rate of a step: constant for adam; for adamw a linear warm-up, then cosine to zero.
+    """Return the rate of a step: constant for adam; for adamw and muon a linear warm-up, then cosine to zero.
 
     The warm-up takes 100 steps, or a tenth of a shorter training.
     """

@@ -10,7 +10,7 @@ from segport.settings import Device
 
 Architecture = Literal["deeplabv3", "deeplabv3plus"]
 Split = Literal["patient", "site", "slice"]
-Optimizer = Literal["adam", "adamw"]
+Optimizer = Literal["adam", "adamw", "muon"]
 Loss = Literal["bce", "bce-dice"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Problems = Literal["stop", "leave-out"]
@@ -43,11 +43,11 @@ class TrainSettings:
 
     `batch_size`: slices of a step, over all processes. `batch_norm`: "frozen" keeps the statistics of `init`.
     `save_every`: minutes between checkpoints within an epoch.
-    `lr`: None takes 1e-4 for adam (constant, the published method) and 1e-3 for adamw (100 steps of warm-up,
-    then cosine to zero). `fold`: (k, n), the k-th of n groups of patients is the test part. `holdout`: the sites that
-    are, with `split` "site"; the first group of `site_pattern` in a patient's name is the site, or the CSV `sites`
-    names it. `cache`: the folder of prepared slices; None is "cache" in `out`. `init`: "none", "default" (the embedded
-    model), "imagenet", or a file of weights. Raises `UsageError`.
+    `lr`: None takes 1e-4 for adam (constant, the published method), 1e-3 for adamw and 2e-3 for muon (both with 100
+    steps of warm-up, then cosine to zero). `fold`: (k, n), the k-th of n groups of patients is the test part.
+    `holdout`: the sites that are, with `split` "site"; the first group of `site_pattern` in a patient's name is the
+    site, or the CSV `sites` names it. `cache`: the folder of prepared slices; None is "cache" in `out`. `init`: "none",
+    "default" (the embedded model), "imagenet", or a file of weights. Raises `UsageError`.
     """
 
     data: Path
@@ -135,7 +135,7 @@ class TrainSettings:
     @property
     def start_lr(self) -> float:
         """The learning rate at its highest."""
-        return self.lr if self.lr is not None else {"adam": 1e-4, "adamw": 1e-3}[self.optimizer]
+        return self.lr if self.lr is not None else {"adam": 1e-4, "adamw": 1e-3, "muon": 2e-3}[self.optimizer]
 
 
 def _has_group(pattern: str) -> bool:

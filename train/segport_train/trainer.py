@@ -34,7 +34,7 @@ class Trainer:
         network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub
         processes.normalise_together(network)
         self.network, self.settings, self.hardware, self.processes = network, settings, hardware, processes
-        self.optimizer = make_optimizer(network, settings)
+        self.optimizer = make_optimizer(network, settings, hardware)
         self.scaler = torch.amp.GradScaler(hardware.device.type, enabled=hardware.scales_gradients)
         self._called = processes.spread(network)
         self._sound = torch.tensor(True, device=hardware.device)
