@@ -15,27 +15,16 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from segport.contract import ModelContract
 from segport_export.trace import INPUT
 
-PERCENTILE = 99.999  # cost 0.0004 Dice, pooled over the 11 validation patients of the model card
-STRIDE = 8  # slices whose activations are in memory at once
-
 
 class _Slices(CalibrationDataReader):  # type: ignore[misc]  # untyped base
-    """Feeds prepared slices one by one; `set_range` lets the calibrator work in strides."""
+    """Feeds prepared slices one by one."""
 
     def __init__(self, prepared: Sequence[NDArray[np.uint8]]) -> None:
-        self.prepared, self.next, self.end = prepared, 0, len(prepared)
-
-    def __len__(self) -> int:
-        return len(self.prepared)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        self.next, self.end = start_index, end_index
+        self.rest = iter(prepared)
 
     def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        if self.next >= self.end:
-            return None
-        self.next += 1
-        return {INPUT: self.prepared[self.next - 1][np.newaxis]}
+        pixels = next(self.rest, None)
+        return None if pixels is None else {INPUT: pixels[np.newaxis]}
 
 
 def quantize(
@@ -53,8 +42,10 @@ def quantize(
     normalisation, the last convolution and the resize behind it: logits are not rounded to 8 bits. `reduce_range`:
     weights of 7 bits, whose products cannot saturate on CPUs without VNNI. Where the contract's mean is 0 and std 1,
     the first quantisation is exact (a grey level is a quantum).
+
+    Ranges are the least and largest values seen. Clipping the rarest activations makes finer steps and smaller errors
+    on average, but a rare activation can be a tumour's only voice: at percentile 99.999 one spot lost 2.8 logits.
     """
-    count = len(prepared) - len(prepared) % STRIDE if len(prepared) >= STRIDE else len(prepared)
     shaped = target.with_suffix(".shaped.onnx")
     quant_pre_process(str(source), str(shaped), skip_optimization=True, skip_symbolic_shape=True)
     graph = onnx.load(shaped).graph
@@ -63,9 +54,7 @@ def quantize(
     last = max(k for k, node in enumerate(graph.node) if node.op_type == "Conv")
     behind = [node.name for node in graph.node[last:]]
     exact = not any(contract.input.mean) and set(contract.input.std) == {1.0}
-    options: dict[str, Any] = {"CalibPercentile": PERCENTILE}
-    if count >= STRIDE:
-        options["CalibStridedMinMax"] = STRIDE
+    options: dict[str, Any] = {}
     if exact:
         options["TensorQuantOverrides"] = {
             first.input[0]: [{"scale": np.array(contract.input.scale, np.float32), "zero_point": np.array(0, np.uint8)}]
@@ -74,17 +63,17 @@ def quantize(
         quantize_static(
             str(shaped),
             str(target),
-            _Slices(prepared[:count]),
+            _Slices(prepared),
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=reduce_range,
             nodes_to_exclude=[*before, *behind, *keep],
-            calibrate_method=CalibrationMethod.Percentile,
+            calibrate_method=CalibrationMethod.MinMax,
             calibration_providers=["CPUExecutionProvider"],
             extra_options=options,
         )
     shaped.unlink()
-    how = {"method": "percentile", "percentile": PERCENTILE, "slices": count, "exact_input": exact}
+    how = {"method": "minmax", "slices": len(prepared), "exact_input": exact}
     return how | ({"kept_float": [*keep]} if keep else {}) | ({"reduce_range": True} if reduce_range else {})
