@@ -65,7 +65,7 @@ def orthogonalise_filters(update: torch.Tensor, dtype: torch.dtype) -> torch.Ten
     used = taps.abs().amax((0, 1)) > 0 if taps.shape[2] > 1 else torch.ones(1, dtype=torch.bool)
     every = bool(used.all())  # copying the used taps out and back is a tenth of Muon's time
     matrix = (taps if every else taps[:, :, used]).flatten(1)
-    scale = RMS_OF_ADAMW * max(matrix.shape) ** 0.5
+    scale: float = RMS_OF_ADAMW * max(matrix.shape) ** 0.5
     orthogonal = (scale * orthogonalise(matrix, dtype)).to(taps.dtype).view(*taps.shape[:2], -1)
     if every:
         return orthogonal.view_as(update)
