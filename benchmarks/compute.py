@@ -10,39 +10,17 @@ missing are left out with a line that says so. `FOLDER` holds 8-bit slices. Linu
 """
 
 import argparse
-import multiprocessing as mp
-import resource
-import statistics as st
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import numpy as np
 from machine import machine
-from numpy.typing import NDArray
-from sides import FP32, NNCF, PAIRS, REWRITTEN, SIDES, STOCK, Side, make_model, prepared_slices
+from rounds import PROCESSES, Row, spread, start, take_turns
+from sides import FP32, NNCF, PAIRS, REWRITTEN, SIDES, STOCK, make_model, prepared_slices
 
 from segport.modelfile import read_contract
 from segport.session import usable_cores
-
-PROCESSES = mp.get_context("spawn")  # fork would hand the parent's memory on
-
-
-@dataclass
-class Row:
-    """A side that runs. `times`: milliseconds a slice, one a round; `memory`: its process's peak, in bytes."""
-
-    side: Side
-    size: int
-    pipe: Connection
-    process: Any
-    times: list[float] = field(default_factory=list)
-    memory: int = 0
 
 
 def main() -> int:
@@ -57,16 +35,8 @@ def main() -> int:
         batch = prepared_slices(args.slices, read_contract(models / FP32), args.batch)
         print(machine())
         print(f"{args.threads} threads, batch {args.batch}, {args.rounds} rounds of {args.calls} timed calls\n")
-        rows = [r for s in SIDES if (r := _start(s, s.path(models, args.checkpoint), args.threads, batch))]
-        for number in range(args.rounds):
-            print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
-            for row in rows:
-                row.pipe.send((args.warm_up, args.calls))
-                milliseconds, row.memory = row.pipe.recv()
-                row.times.append(milliseconds)
-        for row in rows:
-            row.pipe.send(None)
-            row.process.join()
+        rows = [r for s in SIDES if (r := start(s, s.path(models, args.checkpoint), args.threads, batch))]
+        take_turns(rows, args.rounds, args.warm_up, args.calls)
     _print_table(rows)
     return 0
 
@@ -103,68 +73,24 @@ def _make_or_say(name: str, models: Path, checkpoint: Path, slices: Path) -> Non
         print(f"no {name}: {error}; pip install nncf openvino to have it compared")
 
 
-def _start(side: Side, path: Path, threads: int, batch: NDArray[np.uint8]) -> Row | None:
-    """Start a side's process and wait until it has loaded its file; None, with a line, where it cannot."""
-    if not path.exists():
-        print(f"left out: {side.name} ({path.name} is missing)")
-        return None
-    ours, theirs = PROCESSES.Pipe()
-    process = PROCESSES.Process(target=_serve, args=(theirs, side, path, threads, batch), daemon=True)
-    process.start()
-    theirs.close()  # or a side that dies would leave the parent waiting
-    problem = ours.recv()
-    if problem:
-        print(f"left out: {side.name} ({problem})")
-        return None
-    files = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
-    return Row(side, sum(f.stat().st_size for f in files), ours, process)
-
-
-def _serve(pipe: Connection, side: Side, path: Path, threads: int, batch: NDArray[np.uint8]) -> None:
-    """Load the file, then answer each (warm-up calls, timed calls) with (milliseconds a slice, peak memory)."""
-    from segport.errors import UsageError
-
-    try:
-        step = side.load(path, threads)
-    except (ModuleNotFoundError, UsageError) as error:
-        pipe.send(str(error))
-        return
-    pipe.send("")
-    while order := pipe.recv():
-        warm_up, calls = order
-        for _ in range(warm_up):
-            step(batch)
-        seconds = []
-        for _ in range(calls):
-            start = time.perf_counter()
-            step(batch)
-            seconds.append(time.perf_counter() - start)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        pipe.send((1000 * st.median(seconds) / len(batch), peak))
-
-
 def _print_table(rows: Sequence[Row]) -> None:
     """Print medians and, in brackets, the smallest and largest round."""
     print(f"| side | ms a slice | of {rows[0].side.name} | peak memory | file |\n|---|---|---|---|---|")
     for row in rows:
-        ratio = _spread(_ratios(row, rows[0]), 3)
+        ratio = spread(_ratios(row, rows[0]), 3)
         print(
-            f"| {row.side.name} | {_spread(row.times, 2)} | {ratio}"
+            f"| {row.side.name} | {spread(row.times, 2)} | {ratio}"
             f" | {row.memory / 1e6:.0f} MB | {row.size / 1e6:.1f} MB |"
         )
     print()
     named = {row.side.name: row for row in rows}
     for over, under in PAIRS:
         if over in named and under in named:
-            print(f"{over} / {under}: {_spread(_ratios(named[over], named[under]), 3)}")
+            print(f"{over} / {under}: {spread(_ratios(named[over], named[under]), 3)}")
 
 
 def _ratios(row: Row, base: Row) -> list[float]:
     return [a / b for a, b in zip(row.times, base.times, strict=True)]
-
-
-def _spread(numbers: Sequence[float], digits: int) -> str:
-    return f"{st.median(numbers):.{digits}f} ({min(numbers):.{digits}f}-{max(numbers):.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `compute.py` compares: how each side gets its model file, loads it and computes a batch.
+"""What `compute.py` and `frontier.py` compare: how each side gets its model file, loads it and computes a batch.
 
 Libraries are imported where they are used: a side's process holds what that side needs.
 """

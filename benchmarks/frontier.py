@@ -1,0 +1,104 @@
+"""Draw Dice against milliseconds a slice for several model files: what a size, a stride and a precision buy.
+
+    python benchmarks/frontier.py --slices FOLDER --out frontier.png MODEL.onnx [MODEL.onnx ...]
+
+`FOLDER` holds slices with masks of patients that none of the models was trained on. Milliseconds: computing alone, as
+in `compute.py`, the files taking turns. Dice: `seg-infer --score` over the folder. Prints a table, writes the picture.
+"""
+
+import argparse
+import json
+import statistics as st
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from machine import machine
+from rounds import Row, spread, start, take_turns
+from sides import Side, prepared_slices, segport_engine
+
+from segport.modelfile import read_contract
+from segport.session import usable_cores
+
+Scored = tuple[Row, dict[str, float]]
+
+
+def main() -> int:
+    """Measure, print the table, draw the picture; return the exit code."""
+    args = _arguments()
+    scores = [_score(model, args.slices) for model in args.models]
+    print(machine())
+    print(f"{args.threads} threads, batch {args.batch}, {args.rounds} rounds of {args.calls} timed calls\n")
+    rows = []
+    for model in args.models:
+        side = Side(_name(model), model.name, partial(segport_engine, engine="onnxruntime"))
+        batch = prepared_slices(args.slices, read_contract(model), args.batch)
+        if (row := start(side, model, args.threads, batch)) is None:
+            return 1
+        rows.append(row)
+    take_turns(rows, args.rounds, args.warm_up, args.calls)
+    measured = list(zip(rows, scores, strict=True))
+    _print_table(measured)
+    _draw(measured, args.out)
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, nargs="+", help=".onnx files of seg-export")
+    parser.add_argument("--slices", type=Path, required=True, help="folder of 8-bit slices with masks")
+    parser.add_argument("--out", type=Path, required=True, help="the picture")
+    parser.add_argument("--batch", type=int, default=8, help="slices a call (%(default)s)")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="(usable cores: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--calls", type=int, default=10, help="timed calls a round (%(default)s)")
+    parser.add_argument("--warm-up", type=int, default=3, help="calls before them (%(default)s)")
+    return parser.parse_args()
+
+
+def _name(model: Path) -> str:
+    contract = read_contract(model)
+    decoder = " decoder" if "plus" in contract.origin.architecture else ""
+    precision = contract.export.precision if contract.export else "?"
+    return f"{contract.input.size} px stride {contract.origin.output_stride}{decoder} {precision}"
+
+
+def _score(model: Path, slices: Path) -> dict[str, float]:
+    with TemporaryDirectory(prefix="segport-frontier-") as out:
+        command = [str(Path(sys.executable).parent / "seg-infer"), str(slices), "--model", str(model), "--out", out]
+        done = subprocess.run([*command, "--score", "--json", "--quiet"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{model}: {done.stderr}")
+    return dict(json.loads(done.stdout)["scores"])
+
+
+def _print_table(measured: list[Scored]) -> None:
+    print("| model | ms a slice | Dice mean per patient | median | pooled | file |\n|---|---|---|---|---|---|")
+    for row, scores in measured:
+        figures = [scores[f"dice_{name}"] for name in ("mean_per_patient", "median_per_patient", "pooled")]
+        cells = " | ".join(f"{figure:.3f}" for figure in figures)
+        print(f"| {row.side.name} | {spread(row.times, 1)} | {cells} | {row.size / 1e6:.1f} MB |")
+
+
+def _draw(measured: list[Scored], out: Path) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for row, scores in measured:
+        small = row.side.name.endswith("int8")
+        place = st.median(row.times), scores["dice_mean_per_patient"]
+        axes.plot(*place, "o" if small else "s", color="tab:blue" if small else "tab:orange")
+        axes.annotate(row.side.name, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", xlabel="milliseconds a slice", ylabel="Dice, mean per patient")
+    axes.margins(x=0.25, y=0.15)
+    axes.grid(alpha=0.3)
+    figure.savefig(out, dpi=120)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+"""Sides that take turns: each in a process of its own, one computing while the others wait, round by round."""
+
+import multiprocessing as mp
+import resource
+import statistics as st
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sides import Side
+
+PROCESSES = mp.get_context("spawn")  # fork would hand the parent's memory on
+
+
+@dataclass
+class Row:
+    """A side that runs. `times`: milliseconds a slice, one a round; `memory`: its process's peak, in bytes."""
+
+    side: Side
+    size: int
+    pipe: Connection
+    process: Any
+    times: list[float] = field(default_factory=list)
+    memory: int = 0
+
+
+def take_turns(rows: Sequence[Row], rounds: int, warm_up: int, calls: int) -> None:
+    """Fill the rows' times and memory, then end their processes."""
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        for row in rows:
+            row.pipe.send((warm_up, calls))
+            milliseconds, row.memory = row.pipe.recv()
+            row.times.append(milliseconds)
+    for row in rows:
+        row.pipe.send(None)
+        row.process.join()
+
+
+def spread(numbers: Sequence[float], digits: int) -> str:
+    """Return the median and, in brackets, the smallest and largest."""
+    return f"{st.median(numbers):.{digits}f} ({min(numbers):.{digits}f}-{max(numbers):.{digits}f})"
+
+
+def start(side: Side, path: Path, threads: int, batch: NDArray[np.uint8]) -> Row | None:
+    """Start a side's process and wait until it has loaded its file; None, with a line, where it cannot."""
+    if not path.exists():
+        print(f"left out: {side.name} ({path.name} is missing)")
+        return None
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(target=_serve, args=(theirs, side, path, threads, batch), daemon=True)
+    process.start()
+    theirs.close()  # or a side that dies would leave the parent waiting
+    problem = ours.recv()
+    if problem:
+        print(f"left out: {side.name} ({problem})")
+        return None
+    files = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
+    return Row(side, sum(f.stat().st_size for f in files), ours, process)
+
+
+def _serve(pipe: Connection, side: Side, path: Path, threads: int, batch: NDArray[np.uint8]) -> None:
+    """Load the file, then answer each (warm-up calls, timed calls) with (milliseconds a slice, peak memory)."""
+    from segport.errors import UsageError
+
+    try:
+        step = side.load(path, threads)
+    except (ModuleNotFoundError, UsageError) as error:
+        pipe.send(str(error))
+        return
+    pipe.send("")
+    while order := pipe.recv():
+        warm_up, calls = order
+        for _ in range(warm_up):
+            step(batch)
+        seconds = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            step(batch)
+            seconds.append(time.perf_counter() - start)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        pipe.send((1000 * st.median(seconds) / len(batch), peak))
