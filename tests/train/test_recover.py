@@ -189,5 +189,7 @@ def test_the_embedded_model_gives_its_masks_back() -> None:
     pixels = stack([prepare(s, contract) for s in golden_slices()])
     unfold(network, recover_convolutions(path, contract.origin.output_stride, network), [torch.from_numpy(pixels)])
     found, expected = evaluated(network, pixels), run(path, pixels)
-    assert np.abs(found - expected).mean() < 0.05
+    assert contract.export is not None
+    rounding = contract.export.parity["mean_difference"]  # of a logit, as the gate measured it against PyTorch
+    assert np.abs(found - expected).mean() < 1.5 * rounding
     assert dice(found, expected) > 0.99
