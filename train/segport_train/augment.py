@@ -12,7 +12,8 @@ GAMMA = (0.75, 1.35)
 BRIGHTNESS = (0.8, 1.2)
 NOISE_CHANCE, NOISE = 0.3, 6.0  # grey levels, standard deviation at most
 BLUR_CHANCE, BLUR = 0.2, 1.0  # pixels, sigma at most
-SEQUENCE_CHANCE = 0.1  # each of: pre, post, both replaced by FLAIR, as where a sequence is missing in LGG
+SEQUENCE_CHANCE = 0.1  # each of: pre alone, post alone replaced by FLAIR, as where a sequence is missing in LGG
+FLAIR_CHANCE = 0.3  # both replaced; at 0.1 FLAIR alone was 0.07 Dice behind (docs/experiments.md, run 11)
 
 Prepared = NDArray[np.uint8]
 
@@ -52,9 +53,9 @@ def _sampling_grid(side: int, rng: np.random.Generator) -> tuple[NDArray[np.floa
 def _drop_sequences(pixels: Prepared, rng: np.random.Generator) -> Prepared:
     choice = rng.random()
     replaced = pixels.copy()
-    if choice < 2 * SEQUENCE_CHANCE:
+    if choice < SEQUENCE_CHANCE + FLAIR_CHANCE:
         replaced[..., 0] = pixels[..., 1]
-    if SEQUENCE_CHANCE <= choice < 3 * SEQUENCE_CHANCE:
+    if SEQUENCE_CHANCE <= choice < 2 * SEQUENCE_CHANCE + FLAIR_CHANCE:
         replaced[..., 2] = pixels[..., 1]
     return replaced
 
