@@ -31,9 +31,9 @@ class Tolerance:
     hostile: bool = True
 
 
-# fp32: the same arithmetic in another order; the embedded model's float twin measured 2.5e-5 on 359 slices.
-# fp16: 11 significant bits: a logit of 16 has steps of 1/64, and a few of them add up through 60 layers. The embedded
-# model's fp16 twin, on the CPU, measured 0.013 at most, and 22 flips, the farthest 0.007, on 364 slices.
+# fp32: the same arithmetic in another order; the first embedded model's float twin measured 2.5e-5 on 359 slices.
+# fp16: 11 significant bits: a logit of 16 has steps of 1/64, and a few of them add up through 60 layers. The first
+# embedded model's fp16 twin, on the CPU, measured 0.013 at most, and 22 flips, the farthest 0.007, on 364 slices.
 # int8: 8-bit steps through 60 layers; a logit of 2 is probability 0.88, so farther flips are no rounding any more. The
 # embedded model measured a farthest flip of 0.61, 0.007 % of the pixels, Dice 0.997 between the masks. Ranges are read
 # from real slices, so activations of a white picture clip by construction (logits of the test suite's model moved by 15

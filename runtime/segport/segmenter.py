@@ -16,8 +16,8 @@ from segport.preprocess import Pixels, Window, prepare, restore, sigmoid, stack,
 from segport.session import Session, open_session
 from segport.settings import Device, Engine, RunSettings
 
-DEFAULT_MODEL = "lgg-deeplabv3-int8.onnx"
-BATCH_SIZE = 8  # one call at a time has its threads wait for each other less often than with 4 (4 %, embedded model)
+DEFAULT_MODEL = "lgg-deeplabv3plus-int8.onnx"
+BATCH_SIZE = 8  # one call at a time has its threads wait for each other less often than with 4 (4 %, first model)
 
 
 def default_model() -> Path:

@@ -19,7 +19,7 @@ VOLUME_FORMATS: tuple[VolumeFormat, ...] = get_args(VolumeFormat)
 class RunSettings:
     """Settings of one run over folders.
 
-    `batch_size`: slices a call of the network. With one call a core, 2 to 8 are equally fast (embedded model, 2 cores:
+    `batch_size`: slices a call of the network. With one call a core, 2 to 8 are equally fast (first model, 2 cores:
     17.9 ms a slice, 1 takes 18.5); 4 give the first mask sooner and take less memory. `threads`: of the
     network on the CPU, None for all cores this process may use. `threshold`: probability, None for the contract's.
     `window`: intensities (LO, HI) that become 0 and 255 in slices that are not uint8. `spacing`: height and width of a

@@ -248,7 +248,7 @@ def test_a_checkpoint_hands_on_size_stride_and_normalisation(data: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("architecture", "count", "random"),
-    [("deeplabv3", 61, "the auxiliary head"), ("deeplabv3plus", 59, "the decoder, the auxiliary head")],
+    [("deeplabv3", 59, "the head, the auxiliary head"), ("deeplabv3plus", 62, "the auxiliary head")],
 )
 def test_a_run_from_the_embedded_model_is_stated(
     data: Path, tmp_path: Path, monkeypatch, capsys, architecture: str, count: int, random: str

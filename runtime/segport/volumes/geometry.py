@@ -2,7 +2,7 @@
 
 The slices of the LGG data set, which the embedded model was trained on, show the patient's front at the top and go from
 the feet to the head: eyes and skull base are to be seen. Which side is left cannot be; as DICOM's axial slices have it,
-the patient's right is at the left edge. Pooled Dice of the embedded model on 10 of the patients: 0.817 as stored, 0.812
+the patient's right is at the left edge. Pooled Dice of the first embedded model on 10 patients: 0.817 as stored, 0.812
 mirrored left to right (training mirrors at random), 0.73 with the front at the bottom, 0.49 to 0.71 turned aside.
 """
 
