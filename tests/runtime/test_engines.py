@@ -58,7 +58,8 @@ def test_engines_round_int8_differently_at_a_few_pixels_of_the_outline() -> None
 @both
 def test_batch_size_changes_no_logit(engine: Engine) -> None:
     segmenter = Segmenter(engine=engine, device="cpu")
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 128, 128, 3), np.uint8)
+    size = segmenter.contract.input.size
+    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
     one_by_one = np.concatenate([segmenter.logits(pixels[i : i + 1]) for i in range(3)])
     assert (segmenter.logits(pixels) == one_by_one).all()
 
