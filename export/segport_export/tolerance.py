@@ -35,9 +35,9 @@ class Tolerance:
 # fp16: 11 significant bits: a logit of 16 has steps of 1/64, and a few of them add up through 60 layers. The first
 # embedded model's fp16 twin, on the CPU, measured 0.013 at most, and 22 flips, the farthest 0.007, on 364 slices.
 # int8: 8-bit steps through 60 layers; a logit of 2 is probability 0.88, so farther flips are no rounding any more. The
-# embedded model measured a farthest flip of 0.61, 0.007 % of the pixels, Dice 0.997 between the masks. Ranges are read
+# first model measured a farthest flip of 0.61, 0.007 % of the pixels, Dice 0.997 between the masks. Ranges are read
 # from real slices, so activations of a white picture clip by construction (logits of the test suite's model moved by 15
-# there; the embedded model's farthest flip was 0.72): what is no slice is reported, not judged.
+# there; that model's farthest flip was 0.72): what is no slice is reported, not judged.
 TOLERANCES = {
     "fp32": Tolerance(logit=1e-3, difference=1e-3, mean=1e-4, flips=1e-5, dice=0.9999, loss=1e-4),
     "fp16": Tolerance(logit=0.05, difference=0.2, mean=0.02, flips=2e-4, dice=0.999, loss=1e-3),

@@ -82,11 +82,11 @@ def rewrite_contract(source: Path, target: Path, **changes: object) -> Path:
 
 
 def test_a_wrong_threshold_is_caught_by_name(reference, exported, tmp_path: Path) -> None:
-    model = rewrite_contract(exported["fp32"], tmp_path / "m.onnx", output=Output(threshold=0.3))
+    # without goldens: they are halves, and one of their pixels may flip near a threshold that they were not made for
+    model = rewrite_contract(exported["fp32"], tmp_path / "m.onnx", output=Output(threshold=0.3), golden=None)
     report = judge(reference, model)
-    # goldens are stored as halves: near a threshold that they were not made for, a pixel of them may flip as well
-    assert failed(report) - {"golden logits"} == {"contract"}
-    assert any("output.threshold is 0.3, the checkpoint's is 0.5" in f for f in report.failures)
+    assert failed(report) == {"contract"}
+    assert "output.threshold is 0.3, the checkpoint's is 0.5" in report.failures[0]
 
 
 def test_altered_golden_logits_are_caught_by_name(reference, exported, tmp_path: Path, capsys) -> None:
