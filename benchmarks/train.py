@@ -67,7 +67,9 @@ def main() -> int:
     )
     hardware = choose_hardware(settings.device, settings.precision)
     table, _ = build_table(settings)
-    data = SliceDataset(table, ModelContract(Input(settings.size)), seed=0, augmented=True)
+    data = SliceDataset(
+        table, ModelContract(Input(settings.size)), seed=0, augmented=True, flair_only=settings.flair_only
+    )
     sides = [_plain_loop(settings, hardware), _seg_train(settings, hardware)]
     if args.compile:
         sides.append(_seg_train(settings, hardware, compiled=True))
@@ -170,7 +172,7 @@ def _augmentation(data: SliceDataset, slices: int = 200) -> float:
     times = []
     for seed in range(slices):
         begin = time.perf_counter()
-        augment(pixels, masks, np.random.default_rng(seed))
+        augment(pixels, masks, np.random.default_rng(seed), TrainSettings.flair_only)
         times.append(time.perf_counter() - begin)
     return 1000 * st.median(times)
 

@@ -44,7 +44,7 @@ def generator(*key: int) -> np.random.Generator:
 
 def test_augmentation_is_a_function_of_its_generator() -> None:
     pixels, mask = square(64), np.asarray(square(64)[..., 1] > 0, np.uint8)
-    first, again, other = (augment(pixels, mask, generator(1, n)) for n in (1, 1, 2))
+    first, again, other = (augment(pixels, mask, generator(1, n), 0.3) for n in (1, 1, 2))
     assert (first[0] == again[0]).all()
     assert (first[1] == again[1]).all()
     assert (first[0] != other[0]).any()
@@ -54,7 +54,7 @@ def test_augmentation_is_a_function_of_its_generator() -> None:
 @pytest.mark.parametrize("seed", range(12))
 def test_the_mask_moves_with_the_pixels(seed: int) -> None:
     pixels, mask = square(64, value=255), np.asarray(square(64)[..., 1] > 0, np.uint8)
-    moved, moved_mask = augment(pixels, mask, generator(seed))
+    moved, moved_mask = augment(pixels, mask, generator(seed), 0.3)
     bright = moved[..., 1] > 100
     assert set(np.unique(moved_mask)) <= {0, 1}
     overlap = 2 * (bright & (moved_mask > 0)).sum() / (bright.sum() + moved_mask.sum())
@@ -66,11 +66,23 @@ def test_sequences_are_replaced_by_flair_and_flair_never() -> None:
     pixels[8:24, 8:24] = (50, 150, 250)
     seen = set()
     for seed in range(200):
-        moved, _ = augment(pixels, np.ones((32, 32), np.uint8), generator(seed))
+        moved, _ = augment(pixels, np.ones((32, 32), np.uint8), generator(seed), 0.3)
         centre = moved[14:18, 14:18].reshape(-1, 3).mean(axis=0)
         seen.add((bool(centre[0] > 80), bool(centre[2] < 200)))
         assert centre[1] > 80
     assert seen >= {(False, False), (True, False), (True, True), (False, True)}
+
+
+@pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 0, 0), (0.3, 0.2, 0.4), (0.8, 0.7, 0.9)])
+def test_flair_stands_for_all_sequences_as_often_as_was_asked(chance: float, least: float, most: float) -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    pixels[8:24, 8:24] = (10, 120, 240)
+    alone = 0
+    for seed in range(200):
+        moved, _ = augment(pixels, np.ones((32, 32), np.uint8), generator(seed), chance)
+        centre = moved[14:18, 14:18].reshape(-1, 3).mean(axis=0)
+        alone += bool(centre[0] > 50 and centre[2] < 190)
+    assert least <= alone / 200 <= most
 
 
 def test_items_depend_on_seed_epoch_and_slice_alone(data: SliceDataset) -> None:

@@ -170,6 +170,7 @@ def test_the_fingerprint_depends_on_contents_not_on_names(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("changes", "flag"),
     [
+        ({"flair_only": 0.9}, "--flair-only"),
         ({"size": 100}, "--size"),
         ({"size": 40, "output_stride": 16}, "--size"),
         ({"seed": -1}, "--seed"),

@@ -13,21 +13,21 @@ BRIGHTNESS = (0.8, 1.2)
 NOISE_CHANCE, NOISE = 0.3, 6.0  # grey levels, standard deviation at most
 BLUR_CHANCE, BLUR = 0.2, 1.0  # pixels, sigma at most
 SEQUENCE_CHANCE = 0.1  # each of: pre alone, post alone replaced by FLAIR, as where a sequence is missing in LGG
-FLAIR_CHANCE = 0.3  # both replaced; at 0.1 FLAIR alone was 0.07 Dice behind (docs/experiments.md, run 11)
 
 Prepared = NDArray[np.uint8]
 
 
-def augment(pixels: Prepared, mask: Prepared, rng: np.random.Generator) -> tuple[Prepared, Prepared]:
+def augment(pixels: Prepared, mask: Prepared, rng: np.random.Generator, flair_only: float) -> tuple[Prepared, Prepared]:
     """Return a changed copy of a prepared slice, uint8 RGB [S, S, 3], and its mask, uint8 0/1 [S, S].
 
     Geometry (one resampling): rotation, scale, shift, flip, elastic deformation, outside is 0.
-    Intensity: gamma and brightness per channel, Gaussian noise, blur. Sequences: pre or post replaced by FLAIR.
+    Intensity: gamma and brightness per channel, Gaussian noise, blur. Sequences: pre or post replaced by FLAIR,
+    both with the chance `flair_only`, at most 0.8.
     """
     columns, rows = _sampling_grid(mask.shape[0], rng)
     moved = cv2.remap(pixels, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     moved_mask = cv2.remap(mask * np.uint8(255), columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-    return _change_intensity(_drop_sequences(np.asarray(moved, np.uint8), rng), rng), np.asarray(
+    return _change_intensity(_drop_sequences(np.asarray(moved, np.uint8), rng, flair_only), rng), np.asarray(
         moved_mask >= 128, np.uint8
     )
 
@@ -50,12 +50,12 @@ def _sampling_grid(side: int, rng: np.random.Generator) -> tuple[NDArray[np.floa
     return columns, rows
 
 
-def _drop_sequences(pixels: Prepared, rng: np.random.Generator) -> Prepared:
+def _drop_sequences(pixels: Prepared, rng: np.random.Generator, flair_only: float) -> Prepared:
     choice = rng.random()
     replaced = pixels.copy()
-    if choice < SEQUENCE_CHANCE + FLAIR_CHANCE:
+    if choice < SEQUENCE_CHANCE + flair_only:
         replaced[..., 0] = pixels[..., 1]
-    if SEQUENCE_CHANCE <= choice < 2 * SEQUENCE_CHANCE + FLAIR_CHANCE:
+    if SEQUENCE_CHANCE <= choice < 2 * SEQUENCE_CHANCE + flair_only:
         replaced[..., 2] = pixels[..., 1]
     return replaced
 

@@ -82,6 +82,11 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option("--split-file", type=click.Path(path_type=Path), help="CSV with columns patient,part (train, val, test).")
 @click.option("--tumour-only", is_flag=True, help="Train and score on slices with tumour alone.")
 @click.option("--augment/--no-augment", default=TrainSettings.augment)
+@click.option(
+    "--flair-only",
+    default=TrainSettings.flair_only,
+    help="Chance that --augment puts FLAIR into all channels of a slice.",
+)
 @click.option("--masks", type=FOLDER, help="Folder that mirrors DATA and holds the masks.")
 @click.option("--patient-pattern", help="Regular expression whose first group in the path names the patient.")
 @click.option("--problems", type=click.Choice(PROBLEMS), default=TrainSettings.problems, help="What unusable files do.")

@@ -36,8 +36,8 @@ class SliceDataset:
     """Slices of a table, as the cache holds them; what it lacks is read and prepared first.
 
     `pixels`: uint8 [N, size, size, 3] RGB. `masks`: uint8 [N, size, size] of 0 and 1. An item is asked for as
-    (epoch, row) and yields the pair as tensors, changed at random if `augmented`. Raises `UsageError` where a file is
-    no longer what the table says.
+    (epoch, row) and yields the pair as tensors, changed at random if `augmented`; `flair_only`: see `augment`. Raises
+    `UsageError` where a file is no longer what the table says.
     """
 
     def __init__(
@@ -48,9 +48,10 @@ class SliceDataset:
         *,
         seed: int,
         augmented: bool,
+        flair_only: float = 0.0,
     ) -> None:
         self.table = table.reset_index(drop=True)
-        self.seed, self.augmented = seed, augmented
+        self.seed, self.augmented, self.flair_only = seed, augmented, flair_only
         self._slices = _cached_slices(self.table, contract, cache or SliceCache(None, contract.input.size))
         self.pixels = Rows(len(self.table), lambda row: self._slices[row].pixels)
         self.masks = Rows(len(self.table), lambda row: self._slices[row].mask)
@@ -62,7 +63,8 @@ class SliceDataset:
         epoch, row = key
         pixels, mask = self.pixels[row], self.masks[row]
         if self.augmented:
-            pixels, mask = augment(pixels, mask, np.random.default_rng([self.seed, epoch, row]))
+            rng = np.random.default_rng([self.seed, epoch, row])
+            pixels, mask = augment(pixels, mask, rng, self.flair_only)
         return torch.from_numpy(pixels), torch.from_numpy(mask)
 
     def truth(self, row: int) -> NDArray[np.uint8]:

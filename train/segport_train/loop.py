@@ -34,16 +34,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     first writes and yields.
     """
     out, hardware, processes = settings.out, prepared.hardware, prepared.processes
-    data = {
-        str(part): SliceDataset(
-            rows,
-            prepared.contract,
-            prepared.cache,
-            seed=settings.seed,
-            augmented=settings.augment and part == "train",
-        )
-        for part, rows in prepared.table.groupby("part")
-    }
+    data = _open_parts(settings, prepared)
     steps = divide(epoch_order(data["train"].table, settings.seed, 1), settings.batch_size)
     processes.check_shares(len(steps[0]), settings)
     torch.manual_seed(settings.seed)
@@ -55,6 +46,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
         load_start(prepared.init, network).put_into(network, slices)
     trainer = Trainer(network, settings, hardware, processes)
     progress, reports = Progress(), []
+    of_best: dict[str, Evaluation] = {}  # what the last epoch measured, if it is the best
     if settings.resume:
         progress = trainer.load(out / "last.safetensors")
         reports = read_metrics(out / "metrics.csv", progress.epoch) if progress.epoch else []
@@ -63,15 +55,17 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     while progress.epoch < settings.epochs:
         progress = _train_epoch(trainer, data["train"], progress, prepared.contract, clock)
         epoch = progress.epoch + 1
-        measured = epoch == settings.epochs or epoch % settings.evaluate_train_every == 0
+        last = epoch == settings.epochs
+        measured = last or epoch % settings.evaluate_train_every == 0
         results: dict[str, Evaluation] = {
-            part: trainer.evaluate(network, data[part])
+            part: trainer.evaluate(network, data[part], detailed=last)
             for part in ("train", "val")
             if part in data and (part == "val" or measured)
         }
         judged = results.get("val")
         score = judged.scores.dice_mean_per_patient if judged else float(epoch)
         best = score > progress.best
+        of_best = results if best and last else {}
         steps_taken, loss = progress.step, progress.loss
         progress = Progress(epoch, best=max(progress.best, score))
         if not processes.first:
@@ -79,10 +73,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
         lr = learning_rate(epoch * steps_taken - 1, settings.epochs * steps_taken, settings)
         report = report_epoch(epoch, lr, loss / steps_taken, results, best=best)
         reports.append(report)
-        write_metrics(out / "metrics.csv", reports)
-        draw_curves(out / "curves.png", [asdict(r) for r in reports])
-        if settings.tensorboard:
-            write_events(out / "events", epoch, {n: v for n, v in asdict(report).items() if n not in ("epoch", "best")})
+        _write_curves(settings, reports)
         contract = _with_dice(prepared.contract, results)
         if best:
             save_checkpoint(out / "best.safetensors", network, contract)
@@ -93,9 +84,38 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     processes.wait()  # for the first to have written the best
     network, contract = load_network(out / "best.safetensors")
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    final = {part: trainer.evaluate(network, data[part], detailed=True) for part in PARTS if part in data}
+    final = {
+        part: of_best[part] if part in of_best else trainer.evaluate(network, data[part], detailed=True)
+        for part in PARTS
+        if part in data
+    }
     if processes.first:
         write_report(settings, contract, prepared.problems, network, hardware, data, final)
+
+
+def _open_parts(settings: TrainSettings, prepared: Prepared) -> dict[str, SliceDataset]:
+    """Return the slices of each part, by its name; those to train on are augmented."""
+    return {
+        str(part): SliceDataset(
+            rows,
+            prepared.contract,
+            prepared.cache,
+            seed=settings.seed,
+            augmented=settings.augment and part == "train",
+            flair_only=settings.flair_only,
+        )
+        for part, rows in prepared.table.groupby("part")
+    }
+
+
+def _write_curves(settings: TrainSettings, reports: list[EpochReport]) -> None:
+    """Write the epochs so far as metrics.csv and curves.png, and the last of them as events where that is wanted."""
+    write_metrics(settings.out / "metrics.csv", reports)
+    rows = [asdict(report) for report in reports]
+    draw_curves(settings.out / "curves.png", rows)
+    if settings.tensorboard:
+        figures = {name: value for name, value in rows[-1].items() if name not in ("epoch", "best")}
+        write_events(settings.out / "events", reports[-1].epoch, figures)
 
 
 def _train_epoch(

@@ -23,6 +23,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROBLEMS: tuple[Problems, ...] = get_args(Problems)
 BATCH_NORMS: tuple[BatchNorm, ...] = get_args(BatchNorm)
 OUTPUT_STRIDES = (8, 16)
+MOST_FLAIR_ONLY = 0.8  # pre alone and post alone are replaced in a tenth of the slices each
 SITE_PATTERN = r"^[^_]+_([^_]+)_"  # TCGA_HT_0000_19990101 is of the site HT
 
 # What may differ between a run and its --resume: these decide no number, or what they decide is compared itself
@@ -42,6 +43,7 @@ class TrainSettings:
     """Settings of one training. Sizes in pixels, `validation` and `test` as shares of the patients.
 
     `batch_size`: slices of a step, over all processes. `batch_norm`: "frozen" keeps the statistics of `init`.
+    `flair_only`: the chance that augmentation puts FLAIR into all channels of a slice.
     `save_every`: minutes between checkpoints within an epoch.
     `lr`: None takes 1e-4 for adam (constant, the published method), 1e-3 for adamw and 2e-3 for muon (both with 100
     steps of warm-up, then cosine to zero). `fold`: (k, n), the k-th of n groups of patients is the test part.
@@ -71,6 +73,7 @@ class TrainSettings:
     split_file: Path | None = None
     tumour_only: bool = False
     augment: bool = True
+    flair_only: float = 0.3  # at 0.1 FLAIR alone was 0.07 Dice behind (docs/experiments.md, run 11)
     masks: Path | None = None
     patient_pattern: str | None = None
     problems: Problems = "stop"
@@ -98,6 +101,10 @@ class TrainSettings:
                 f"--size is {self.size}, expected a multiple of the output stride ({self.output_stride}) from 32",
             ),
             (self.seed >= 0, f"--seed is {self.seed}, expected 0 or more"),
+            (
+                0 <= self.flair_only <= MOST_FLAIR_ONLY,
+                f"--flair-only is {self.flair_only}, expected a chance from 0 to {MOST_FLAIR_ONLY}",
+            ),
             (self.epochs >= 1, f"--epochs is {self.epochs}, expected 1 or more"),
             (self.batch_size >= 2, f"--batch-size is {self.batch_size}, expected 2 or more (batch normalisation)"),
             (self.lr is None or self.lr > 0, f"--lr is {self.lr}, expected a positive number"),
