@@ -16,11 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from machine import machine
-from rounds import PROCESSES, Row, spread, start, take_turns
+from rounds import PROCESSES, Row, add_timing, spread, start, take_turns
 from sides import FP32, NNCF, PAIRS, REWRITTEN, SIDES, STOCK, make_model, prepared_slices
 
 from segport.modelfile import read_contract
-from segport.session import usable_cores
 
 
 def main() -> int:
@@ -46,11 +45,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="of seg-train, in its run folder")
     parser.add_argument("--slices", type=Path, required=True, help="folder of 8-bit slices")
     parser.add_argument("--models", type=Path, help="folder of model files, kept; a temporary one by default")
-    parser.add_argument("--batch", type=int, default=8, help="slices a call (%(default)s)")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="of every side (usable cores: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--calls", type=int, default=10, help="timed calls a round (%(default)s)")
-    parser.add_argument("--warm-up", type=int, default=3, help="calls before them (%(default)s)")
+    add_timing(parser)
     return parser.parse_args()
 
 

@@ -16,11 +16,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from machine import machine
-from rounds import Row, spread, start, take_turns
+from rounds import Row, add_timing, spread, start, take_turns
 from sides import Side, prepared_slices, segport_engine
 
 from segport.modelfile import read_contract
-from segport.session import usable_cores
 
 Scored = tuple[Row, dict[str, float]]
 
@@ -50,11 +49,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("models", type=Path, nargs="+", help=".onnx files of seg-export")
     parser.add_argument("--slices", type=Path, required=True, help="folder of 8-bit slices with masks")
     parser.add_argument("--out", type=Path, required=True, help="the picture")
-    parser.add_argument("--batch", type=int, default=8, help="slices a call (%(default)s)")
-    parser.add_argument("--threads", type=int, default=usable_cores(), help="(usable cores: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
-    parser.add_argument("--calls", type=int, default=10, help="timed calls a round (%(default)s)")
-    parser.add_argument("--warm-up", type=int, default=3, help="calls before them (%(default)s)")
+    add_timing(parser)
     return parser.parse_args()
 
 

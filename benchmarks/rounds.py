@@ -1,5 +1,6 @@
 """Sides that take turns: each in a process of its own, one computing while the others wait, round by round."""
 
+import argparse
 import multiprocessing as mp
 import resource
 import statistics as st
@@ -15,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sides import Side
 
+from segport.session import usable_cores
+
 PROCESSES = mp.get_context("spawn")  # fork would hand the parent's memory on
 
 
@@ -28,6 +31,15 @@ class Row:
     process: Any
     times: list[float] = field(default_factory=list)
     memory: int = 0
+
+
+def add_timing(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is timed: batch, threads, rounds, calls and warm-up."""
+    parser.add_argument("--batch", type=int, default=8, help="slices a call (%(default)s)")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="of every side (usable cores: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--calls", type=int, default=10, help="timed calls a round (%(default)s)")
+    parser.add_argument("--warm-up", type=int, default=3, help="calls before them (%(default)s)")
 
 
 def take_turns(rows: Sequence[Row], rounds: int, warm_up: int, calls: int) -> None:

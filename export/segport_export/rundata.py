@@ -72,7 +72,10 @@ class RunData:
         """
         slices = [s for s in self._list(folder) if self._part(s) != "train"]
         if folder is not None and not slices:
-            raise UsageError(f"--parity {folder}: holds no slice that was not trained on")
+            raise UsageError(
+                f"--parity {folder}: holds no slice that was not trained on; remedy: slices of other patients, or"
+                " a copy of the checkpoint alone in a folder (where nothing says what it was trained on)"
+            )
         return slices
 
     def _list(self, folder: Path | None) -> list[Slice]:
