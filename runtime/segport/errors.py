@@ -8,7 +8,7 @@
     ├── OutputError   results cannot be written, or would replace others    exit 3
     └── GateError     an exported model does not give the same masks        exit 1
 
-The library raises; only the `cli` modules print and set the exit code.
+The library raises; only commands (`cli`, `command`, `console`) print and set the exit code.
 """
 
 

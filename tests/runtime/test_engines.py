@@ -52,7 +52,7 @@ def test_engines_round_int8_differently_at_a_few_pixels_of_the_outline() -> None
     slices = [read_slice(s.path) for s in list_slices(SAMPLE_DATA / "patient_2").slices]
     masks = [np.stack(Segmenter(engine=engine, device="cpu").predict(slices)) for engine in ENGINES]
     assert masks[0].any()
-    assert (masks[0] != masks[1]).mean() < 0.001  # 238 pixels of 3,145,728 over all of sample_data on one machine
+    assert (masks[0] != masks[1]).mean() < 0.001  # 84 pixels of 3,145,728 over all of sample_data on one machine
 
 
 @both
