@@ -9,6 +9,7 @@ scratch. Runs that are finished in `DIR` are taken as they are, so an interrupte
 
 import argparse
 import csv
+import json
 import shlex
 import subprocess
 import sys
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segport.modelfile import read_contract
-from segport.outputs import write_csv
+from segport.modelfile import file_sha256, read_contract
+from segport.outputs import write_csv, write_json
 from segport.scoring import bootstrap_interval
 from segport_train.results import read_part
 
@@ -33,6 +34,7 @@ def main() -> int:
     args = _arguments()
     with args.split.open(newline="", encoding="utf-8") as file:
         apart = sorted(row["patient"] for row in csv.DictReader(file) if row["part"] == "test")
+    _refuse_others(args)
     data = args.out / "data"
     data.mkdir(parents=True, exist_ok=True)
     for patient in apart:
@@ -63,6 +65,18 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _refuse_others(args: argparse.Namespace) -> None:
+    """End where DIR holds runs of other arguments; more draws of the same are welcome."""
+    known = args.out / "arguments.json"
+    given = {n: str(v) for n, v in vars(args).items() if n not in ("out", "draws")} | {
+        "sha256": file_sha256(args.model)
+    }
+    if known.exists() and (before := json.loads(known.read_bytes())) != given:
+        sys.exit(f"{args.out}: holds runs of other arguments ({before}); remedy: another --out")
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_json(known, given)
+
+
 def _draw(number: int, apart: list[str], data: Path, args: argparse.Namespace) -> dict[str, Dice]:
     """Return the Dice of each patient that was not drawn, three ways."""
     taught = set(np.random.default_rng(number).choice(apart, args.patients, replace=False))
@@ -91,8 +105,7 @@ def _draw(number: int, apart: list[str], data: Path, args: argparse.Namespace) -
 
 
 def _score(model: Path, data: Path, out: Path, taught: set[str]) -> Dice:
-    if not (out / "run.json").exists():
-        _call("seg-infer", str(data), "--model", str(model), "--out", str(out), "--score", "--quiet")
+    _call("seg-infer", str(data), "--model", str(model), "--out", str(out), "--score", "--quiet")  # goes on by itself
     with (out / "patients.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["patient"] not in taught]
     return {row["patient"]: float(row["dice_1_if_both_empty"]) for row in rows}

@@ -109,7 +109,8 @@ def _arguments() -> argparse.Namespace:
 def _start(name: str, case: Case) -> Any:
     """Start a side's process and wait until it has loaded its model; None, with a line, where it cannot."""
     ours, theirs = PROCESSES.Pipe()
-    PROCESSES.Process(target=_serve, args=(theirs, name, case)).start()
+    # A daemon ends with this process, whatever ends that; PyTorch's loader starts processes, which no daemon may.
+    PROCESSES.Process(target=_serve, args=(theirs, name, case), daemon=not name.startswith("PyTorch")).start()
     theirs.close()  # or a side that dies would leave the parent waiting
     problem = ours.recv()
     if problem:
@@ -128,7 +129,11 @@ def _serve(pipe: Any, name: str, case: Case) -> None:
         return
     pipe.send("")
     while (number := pipe.recv()) is not None:
-        pipe.send(work(case.folder / f"{name} {number}".replace("/", " ")))
+        try:
+            pipe.send(work(case.folder / f"{name} {number}".replace("/", " ")))
+        except (OSError, RuntimeError, SegportError) as error:
+            pipe.send(str(error))
+            return
 
 
 if __name__ == "__main__":

@@ -28,9 +28,10 @@ from sides import import_quietly
 from segport.modelfile import read_contract
 from segport.session import usable_cores
 
-PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "pyramid", "head")
+PARTS = ("stem", "layer1", "layer2", "layer3", "layer4", "pyramid", "head", "decoder")
 PART_OF = {
     "layer": r"/backbone/(layer\d)/",
+    "decoder": r"/(reduce|refine|Concat_1$)",
     "pyramid": r"/(convs\.|pooled|AveragePool|Concat)",
     "head": r"/(project|cl)",
 }
@@ -76,7 +77,8 @@ def main() -> int:
     print(f"{machine()}\n{args.threads} threads, batch {args.batch}, ms a slice\n")
     macs = {f"GMAC {name}": multiply_accumulates(path) for name, path in files.items()}
     times = {name: _sums(nodes, lambda n: n.part) for name, nodes in columns.items()}
-    _print_table("part", [*PARTS, "all"], macs | times)
+    named = [part for part in PARTS if any(part in sums for sums in macs.values())]  # not all have a decoder
+    _print_table("part", [*named, "all"], macs | times)
     by_kind = {name: _sums(nodes, lambda n: n.kind) for name, nodes in columns.items()}
     kinds = {kind for sums in by_kind.values() for kind, time in sums.items() if time >= SMALLEST} - {"all"}
     _print_table("type", sorted(kinds, key=lambda k: -max(sums.get(k, 0.0) for sums in by_kind.values())), by_kind)

@@ -1,5 +1,6 @@
 """Trainings that end by force, wherever that is: the same command with --resume ends with the very same bits."""
 
+import json
 import os
 import signal
 import subprocess
@@ -159,10 +160,12 @@ def test_runs_of_before_a_setting_was_there_go_on_with_its_default(data: Path, t
     with killed_at(4), pytest.raises(Killed):
         train(data, out, *EVERY_STEP)
     text = (out / "settings.json").read_text()
-    younger = ["batch_norm", "save_every", "tensorboard", "processes"]
+    younger = ["batch_norm", "save_every", "tensorboard", "processes", "flair_only"]
     lines = [line for line in text.splitlines() if line.split('"')[1:2] not in [[name] for name in younger]]
     (out / "settings.json").write_text("\n".join(lines).replace(",\n}", "\n}").replace(",\n  }", "\n  }"))
-    assert train(data, out, "--resume") == 0, capsys.readouterr().err
+    assert train(data, out, "--resume") == 2
+    assert "flair_only: 0.1 then, 0.3 now" in capsys.readouterr().err
+    assert train(data, out, "--resume", "--flair-only", "0.1") == 0, capsys.readouterr().err
     (out / "settings.json").write_text(text.replace('"processes": 1', '"processes": 2'))
     assert train(data, out, "--resume") == 2
     assert "processes: 2 then, 1 now" in capsys.readouterr().err
@@ -182,7 +185,9 @@ def test_a_checkpoint_with_one_bit_changed_is_refused(data: Path, tmp_path: Path
     last = out / "last.safetensors"
     whole = last.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
-    for place in (header, (header + len(whole)) // 2, len(whole) - 1):  # weights and moments
+    step = whole.index(b"step", whole.index(b"segport.progress")) + len(b'step\\": ')
+    assert whole[step : step + 1].isdigit()
+    for place in (step, header, (header + len(whole)) // 2, len(whole) - 1):  # progress, weights and moments
         last.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         assert train(data, out, "--resume") == 3
         assert "last.safetensors: is damaged" in capsys.readouterr().err
@@ -203,6 +208,11 @@ def test_what_a_run_cannot_go_on_from_is_named(data: Path, tmp_path: Path, capsy
         assert train(data, out, "--epochs", "1", "--resume") == code
         assert expected in capsys.readouterr().err
         (out / name).write_bytes(kept[name])
+    (out / "last.safetensors").unlink()
+    assert train(data, out, "--epochs", "2") == 3
+    assert "holds the report of a finished run; choose another --out" in capsys.readouterr().err
+    assert json.loads((out / "settings.json").read_bytes())["settings"]["epochs"] == 1
+    (out / "last.safetensors").write_bytes(kept["last.safetensors"])
     (out / "metrics.csv").unlink()
     assert train(data, out, "--epochs", "1", "--resume") == 3
     assert train(data, tmp_path / "mistyped", "--resume") == 2

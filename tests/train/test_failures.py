@@ -66,7 +66,8 @@ def test_what_is_not_finite_stops_the_run_before_the_weights_take_it_up(
     assert (
         "error: epoch 2: the loss or its gradient is not a finite number; remedy: another --out with a smaller" in said
     )
-    assert f"--resume goes on from {tmp_path / 'run/last.safetensors'}" in said
+    assert f"--init {tmp_path / 'run/last.safetensors'} to begin with what is learnt" in said
+    assert "--resume" not in said  # it would come to the same step
     kept = load_checkpoint(tmp_path / "run/last.safetensors")
     assert (kept.progress["epoch"], kept.progress["step"]) == (1, 0)
     assert all(torch.isfinite(t).all() for t in (kept.weights | kept.optimizer).values())
@@ -97,6 +98,11 @@ def test_the_first_steps_failure_says_that_there_is_no_checkpoint(
     data: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     at_step(monkeypatch, 1, lambda x: x * float("nan"))
+    assert train(data, tmp_path / "run") == 3
+    said = capsys.readouterr().err
+    assert "a smaller --lr (here 0.001)\n" in said  # fp32 was used: no other precision, and no --init
+    assert "--resume" not in said
+    at_step(monkeypatch, 1, raise_host)
     assert train(data, tmp_path / "run") == 3
     assert "start again; there is no checkpoint yet" in capsys.readouterr().err
     assert train(data, tmp_path / "run") == 0

@@ -27,7 +27,13 @@ def measured(patients: tuple[str, ...]) -> Evaluation:
 
 
 def make_run(
-    root: Path, number: int | None, *, test: tuple[str, ...] | None = None, sha256: str = "", **settings: Any
+    root: Path,
+    number: int | None,
+    *,
+    test: tuple[str, ...] | None = None,
+    sha256: str = "",
+    beside: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Path:
     """Write what `folds` reads of a run: settings.json, split.csv, slices.csv and calibration.csv."""
     out = root / f"run{number}"
@@ -36,7 +42,7 @@ def make_run(
     plain = {"seed": 0, "epochs": 3, "init": "none", "data": "lgg", "workers": 1, "out": str(out), "fold": fold}
     counts = {"train": {"patients": len(TUMOUR) - len(kept)}, "test": {"patients": len(kept)}}
     write_results(out, {"test": measured(kept)})
-    recorded = {"settings": plain | settings, "data": counts, "precision": "fp32"}
+    recorded = {"settings": plain | settings, "data": counts, "precision": "fp32"} | (beside or {})
     recorded |= {"start": {"init_sha256": sha256}} if sha256 else {}
     (out / "settings.json").write_text(json.dumps(recorded))
     lines = [f"{p},{'test' if p in kept else 'train'}" for p in TUMOUR]
@@ -86,10 +92,36 @@ def test_threads_and_folders_may_differ_and_what_decides_a_number_may_not(tmp_pa
         make_run(tmp_path, 2, **changes)
         with pytest.raises(UsageError, match=message):
             pooled(*runs)
-    make_run(tmp_path, 2)
-    recorded = json.loads((runs[0] / "settings.json").read_text())
-    (runs[0] / "settings.json").write_text(json.dumps(recorded | {"precision": "bf16"}))
-    with pytest.raises(UsageError, match="precision: bf16 there, fp32 here"):
+    for beside, message in (
+        ({"precision": "bf16"}, "precision: bf16 there, fp32 here"),
+        ({"processes": 4}, "processes: 4 there, 1 here"),
+        ({"order": "abc"}, "order: abc there, None here"),
+    ):
+        make_run(tmp_path, 2, beside=beside)
+        with pytest.raises(UsageError, match=message):
+            pooled(*runs)
+
+
+def test_a_setting_that_an_older_run_lacks_is_what_that_run_did(tmp_path: Path, runs: list[Path]) -> None:
+    make_run(tmp_path, 2, flair_only=0.1, optimizer="adam")
+    assert len(pooled(*runs).patients) == 5
+    make_run(tmp_path, 2, flair_only=0.3)
+    with pytest.raises(UsageError, match=r"flair_only: 0\.3 there, 0\.1 here"):
+        pooled(*runs)
+
+
+def test_runs_before_the_folds_are_of_one_experiment_too(tmp_path: Path, runs: list[Path]) -> None:
+    first = {n: make_run(tmp_path / "first", n) / "best.safetensors" for n in (1, 2, 3)}
+    for number in (1, 2, 3):
+        make_run(tmp_path, number, init=str(first[number]))
+    assert len(pooled(*runs).patients) == 5
+    make_run(tmp_path / "first", 3, epochs=1)
+    with pytest.raises(UsageError, match=r"run3.*first.*run3.*epochs: 3 there, 1 here"):
+        pooled(*runs)
+    make_run(tmp_path / "first", 3)
+    before = make_run(tmp_path / "before", 3) / "best.safetensors"
+    make_run(tmp_path / "first", 3, init=str(before))
+    with pytest.raises(UsageError, match=r"runs before it: 1 there, 2 here.*start: none there, a file here"):
         pooled(*runs)
 
 

@@ -1,6 +1,7 @@
 """Checkpoints: safetensors files whose header carries the contract; a resumable one also holds the optimizer."""
 
 import errno
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from segport.outputs import write_bytes
 from segport_train.init import contract_of_checkpoint
 from segport_train.model import SegmentationNetwork, weights_sha256
 
-PROGRESS, OPTIMIZER_SHA256 = "segport.progress", "segport.optimizer_sha256"
+PROGRESS, OPTIMIZER_SHA256, TEXT_SHA256 = "segport.progress", "segport.optimizer_sha256", "segport.text_sha256"
 MODEL, OPTIMIZER = "model.", "optimizer."
 
 
@@ -46,11 +47,8 @@ def save_checkpoint(
     states = optimizer.state_dict()["state"].items() if optimizer else ()
     moments = {f"{index}.{name}": _plain(t) for index, state in states for name, t in state.items()}
     contract = replace(contract, origin=replace(contract.origin, weights_sha256=weights_sha256(weights)))
-    header = {
-        KEY: contract.to_json(),
-        PROGRESS: json.dumps(progress or {}),
-        OPTIMIZER_SHA256: weights_sha256(moments),
-    }
+    header = {KEY: contract.to_json(), PROGRESS: json.dumps(progress or {}), OPTIMIZER_SHA256: weights_sha256(moments)}
+    header[TEXT_SHA256] = _text_sha256(header)
     tensors = {MODEL + n: t for n, t in weights.items()} | {OPTIMIZER + n: t for n, t in moments.items()}
     data = save(tensors, metadata=header)
     try:
@@ -79,12 +77,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     weights = {n.removeprefix(MODEL): t for n, t in tensors.items() if n.startswith(MODEL)}
     moments = {n.removeprefix(OPTIMIZER): t for n, t in tensors.items() if n.startswith(OPTIMIZER)}
-    written = (contract.origin.weights_sha256, header.get(OPTIMIZER_SHA256, ""))  # older files have no second one
-    for part, expected in zip((weights, moments), written, strict=True):
-        if expected and weights_sha256(part) != expected:
-            raise ModelError(
-                f"{path}: is damaged: its tensors are not those that were written; remedy: a copy, or train again"
-            )
+    checks = [
+        ("contract or progress", header.get(TEXT_SHA256), _text_sha256(header)),  # older files have none of these two
+        ("optimizer", header.get(OPTIMIZER_SHA256), weights_sha256(moments)),
+        ("weights", contract.origin.weights_sha256, weights_sha256(weights)),
+    ]
+    for what, written, found in checks:
+        if written and written != found:
+            raise ModelError(f"{path}: is damaged: {what} not as they were written; remedy: a copy, or train again")
     return Checkpoint(contract, weights, moments, json.loads(header.get(PROGRESS, "{}")))
 
 
@@ -124,6 +124,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch
         laid_out = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
         state.setdefault(int(index), {})[key] = laid_out
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _text_sha256(header: dict[str, str]) -> str:
+    """Return the SHA-256 of what a header says, which no hash of tensors covers."""
+    return hashlib.sha256("\n".join(header.get(key, "") for key in (KEY, PROGRESS)).encode()).hexdigest()
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

@@ -3,10 +3,9 @@
 python -m segport_train.folds RUN1 RUN2 RUN3
 """
 
-import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import add
@@ -17,13 +16,12 @@ import click
 
 from segport.command import run_command
 from segport.errors import UsageError
-from segport.modelfile import file_sha256
-from segport.text import csv_safe
 from segport_train.evaluation import Evaluation
 from segport_train.init import NAMED
+from segport_train.lineage import Ancestor, trace_ancestors
 from segport_train.notes import NOTES
 from segport_train.results import read_part
-from segport_train.settings import FREE_ON_RESUME
+from segport_train.settings import FREE_ON_RESUME, recorded_setting
 from segport_train.tables import (
     calibration_table,
     describe_part,
@@ -37,19 +35,17 @@ from segport_train.tables import (
 # are checked instead. Where the data lies may not: other data would be another experiment.
 FREE = (FREE_ON_RESUME | {"fold", "init"}) - {"data", "masks", "split_file"}
 
-UNTAUGHT = ("none", "imagenet")  # weights that no patient made
+# What decides numbers and stands beside the settings in settings.json, and what a run that lacks it had.
+BESIDE = {"precision": None, "processes": 1, "order": None}
 
 
 @dataclass(frozen=True)
 class FoldRun:
-    """A finished run of `--fold` NUMBER/FOLDS: its settings, how many patients its data has, and its test part.
-
-    `init_sha256`: of the file that `init` names, as it was then.
-    """
+    """A finished run of `--fold` NUMBER/FOLDS. `recorded`: its settings.json. `ancestors`: the runs before it."""
 
     folder: Path
-    settings: dict[str, Any]
-    init_sha256: str | None
+    recorded: dict[str, Any]
+    ancestors: tuple[Ancestor, ...]
     number: int
     folds: int
     patients: int
@@ -60,27 +56,27 @@ def read_run(folder: Path) -> FoldRun:
     """Read a run folder; raises `UsageError` where it is no finished run of a fold."""
     try:
         recorded = json.loads((folder / "settings.json").read_bytes())
-        settings, data = recorded["settings"] | {"precision": recorded["precision"]}, recorded["data"]
-        fold, patients = settings["fold"], sum(part["patients"] for part in data.values())
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        fold, patients = recorded["settings"]["fold"], _counted(recorded, "patients")
+        ancestors = trace_ancestors(recorded)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder}: settings.json cannot be read ({error!r}); expected a run folder") from error
     if fold is None:
         raise UsageError(f"{folder}: was not trained with --fold; expected the runs of --fold 1/N to N/N")
-    return FoldRun(folder, settings, _sha256_of_start(recorded), fold[0], fold[1], patients, read_part(folder, "test"))
+    return FoldRun(folder, recorded, ancestors, fold[0], fold[1], patients, read_part(folder, "test"))
 
 
 def pool(runs: Sequence[FoldRun]) -> Evaluation:
     """Return the evaluation of all test parts together.
 
-    Raises `UsageError` unless the runs are all folds of one split of the same data with the same settings, no patient
-    is in two test parts, and none had a part in the weights that its run started from.
+    Raises `UsageError` unless the runs, and those that they started from, are all folds of one split of the same data
+    with the same settings, no patient is in two test parts, and none had a part in what its run started from.
     """
     first = runs[0]
-    for run in runs[1:]:
-        pairs = [(n, first.settings.get(n), run.settings.get(n)) for n in sorted(first.settings | run.settings)]
-        pairs = [("number of folds", first.folds, run.folds), ("patients", first.patients, run.patients), *pairs]
-        pairs.append(("start", _kind_of_start(first), _kind_of_start(run)))
-        changed = [f"{n}: {a} there, {b} here" for n, a, b in pairs if a != b and n not in FREE]
+    for run in runs:
+        _refuse_known(run)
+        changed = _differences(first, run)
+        if first.folds != run.folds:
+            changed.append(f"number of folds: {first.folds} there, {run.folds} here")
         if changed:
             raise UsageError(f"{run.folder}: is not of one experiment with {first.folder}: {'; '.join(changed)}")
     numbers = sorted(run.number for run in runs)
@@ -88,7 +84,6 @@ def pool(runs: Sequence[FoldRun]) -> Evaluation:
         raise UsageError(f"these are the folds {numbers} of {first.folds}; expected each from 1 to {first.folds} once")
     owners: dict[str, Path] = {}
     for run in runs:
-        _refuse_known(run)
         for patient in run.test.patients:
             if owners.setdefault(patient, run.folder) != run.folder:
                 raise UsageError(f"the patient {patient} is in the test part of {owners[patient]} and of {run.folder}")
@@ -101,7 +96,7 @@ def describe_folds(runs: Sequence[FoldRun]) -> str:
     """Return the report on all folds, in Markdown; errors as for `pool`."""
     pooled = pool(runs)
     ordered = sorted(runs, key=lambda run: run.number)
-    unknown = sorted({str(path) for run in runs for path, known in _starts(run) if known is None})
+    unknown = sorted({str(one.path) for run in runs for one in run.ancestors if one.patients is None})
     return "".join(
         [
             f"# Out-of-fold scores of {len(runs)} runs\n\n",
@@ -120,53 +115,46 @@ def describe_folds(runs: Sequence[FoldRun]) -> str:
     )
 
 
-def _kind_of_start(run: FoldRun) -> str:
-    init = str(run.settings["init"])
-    return init if init in NAMED else "a file"
-
-
 def _refuse_known(run: FoldRun) -> None:
     """Raise where a test patient had a part in the weights that the run started from, or in those before them."""
-    for path, known in _starts(run):
-        twice = sorted(set(run.test.patients) & (known or set()))
+    for ancestor in run.ancestors:
+        twice = sorted(set(run.test.patients) & (ancestor.patients or set()))
         if twice:
             raise UsageError(
-                f"{run.folder}: started from {path}, which {len(twice)} of its test patients had a part in, such as"
-                f" {twice[0]}; remedy: start from a run of the same fold"
+                f"{run.folder}: started from {ancestor.path}, which {len(twice)} of its test patients had a part in,"
+                f" such as {twice[0]}; remedy: start from a run of the same fold"
             )
 
 
-def _starts(run: FoldRun) -> Iterator[tuple[Path, set[str] | None]]:
-    """Yield the checkpoint that a run started from, the one before it and so on, with the patients that made each.
-
-    None where that is not known: there is no such file, it does not lie in its run folder, or it is another by now.
-    """
-    init, sha256, seen = run.settings["init"], run.init_sha256, set()
-    while init not in UNTAUGHT:
-        path = Path(init)
-        if path in seen:  # folders were renamed: what lies there is not what was used
-            yield path, None
-            return
-        seen.add(path)
-        try:
-            with (path.parent / "split.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                known = {str(csv_safe(row["patient"])) for row in csv.DictReader(file) if row["part"] != "test"}
-            recorded = json.loads((path.parent / "settings.json").read_bytes())
-            init = recorded["settings"]["init"]
-            same = sha256 in (None, file_sha256(path))
-        except (OSError, ValueError, KeyError):
-            same = False
-        if not same:
-            yield path, None
-            return
-        yield path, known
-        sha256 = _sha256_of_start(recorded)
+def _differences(one: FoldRun, other: FoldRun) -> list[str]:
+    """Return what decides numbers and is not the same in two runs, or in the runs that they started from."""
+    found = _compare(one.recorded, other.recorded)
+    known = [a for run in (one, other) for a in run.ancestors if a.recorded is None] == []
+    if known and len(one.ancestors) != len(other.ancestors):
+        found.append(f"runs before it: {len(one.ancestors)} there, {len(other.ancestors)} here")
+    for there, here in zip(one.ancestors, other.ancestors, strict=False):
+        if there.recorded is not None and here.recorded is not None:
+            found += [f"{here.path}: {text}" for text in _compare(there.recorded, here.recorded)]
+    return found
 
 
-def _sha256_of_start(recorded: dict[str, Any]) -> str | None:
-    """Return the SHA-256 of the file that a run started from; None where settings.json is older than that entry."""
-    sha256 = recorded.get("start", {}).get("init_sha256")
-    return None if sha256 is None else str(sha256)
+def _compare(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    there, here = one["settings"], other["settings"]
+    names = [n for n in sorted(there | here) if n not in FREE]
+    pairs = [(n, recorded_setting(there, n), recorded_setting(here, n)) for n in names]
+    pairs += [(n, _counted(one, n), _counted(other, n)) for n in ("patients", "slices")]
+    pairs += [(n, one.get(n, default), other.get(n, default)) for n, default in BESIDE.items()]
+    pairs.append(("start", _kind_of_start(there), _kind_of_start(here)))
+    return [f"{n}: {was} there, {is_now} here" for n, was, is_now in pairs if was != is_now]
+
+
+def _kind_of_start(settings: dict[str, Any]) -> str:
+    init = str(settings["init"])
+    return init if init in NAMED else "a file"
+
+
+def _counted(recorded: dict[str, Any], what: str) -> int:
+    return sum(part.get(what, 0) for part in recorded["data"].values())
 
 
 @click.command()

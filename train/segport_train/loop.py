@@ -39,6 +39,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     processes.check_shares(len(steps[0]), settings)
     torch.manual_seed(settings.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
+    torch.backends.cudnn.allow_tf32 = hardware.precision != "fp32"  # fp32 that was asked for has no shorter mantissas
     network = SegmentationNetwork(prepared.contract, output_stride=settings.output_stride, auxiliary=True)
     if not settings.resume:
         first = divide(epoch_order(data["train"].table, settings.seed, 0), settings.batch_size)[:MEASURED]

@@ -1,9 +1,10 @@
 """What decides a training; defaults stand here and the command reads them. Light to import."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from segport.errors import UsageError
 from segport.settings import Device
@@ -36,6 +37,9 @@ PRIVATE = frozenset(
     {"data", "out", "masks", "split_file", "sites", "cache", "patient_pattern", "site_pattern", "init"}
     | {"resume", "workers", "save_every", "tensorboard"}
 )
+
+# What runs did before a setting was there to be recorded, where that is not today's default.
+BEFORE: dict[str, Any] = {"flair_only": 0.1}
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,11 @@ class TrainSettings:
     def start_lr(self) -> float:
         """The learning rate at its highest."""
         return self.lr if self.lr is not None else {"adam": 1e-4, "adamw": 1e-3, "muon": 2e-3}[self.optimizer]
+
+
+def recorded_setting(settings: Mapping[str, Any], name: str) -> Any:
+    """Return a setting of a run's settings.json; one that it does not name is younger than the run (see `BEFORE`)."""
+    return settings.get(name, BEFORE.get(name, getattr(TrainSettings, name, None)))
 
 
 def _has_group(pattern: str) -> bool:

@@ -22,7 +22,7 @@ from segport_train.failures import explain_failures
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.init import Init, contract_of_checkpoint, find_init
 from segport_train.model import SegmentationNetwork
-from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings
+from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings, recorded_setting
 from segport_train.split import PARTS, assign_parts, describe_parts
 from segport_train.table import Problem, build_table, fingerprint
 
@@ -85,6 +85,7 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
     notes = _compare_settings(before, recorded) if settings.resume else _explain(init, contract)
     notes += describe_parts(table)
     shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE} | init.described()
+    shared |= {name: recorded[name] for name in ("precision", "device", "processes")}  # what auto became
     origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
     if processes.first and not settings.resume:
         write_json(settings.out / "settings.json", recorded)
@@ -102,6 +103,8 @@ def check_folder(settings: TrainSettings) -> None:
     last = settings.out / "last.safetensors"
     if last.exists() and not settings.resume:
         raise OutputError(f"{settings.out}: already holds a run; go on with --resume or choose another --out")
+    if (settings.out / "report.md").exists() and not settings.resume:
+        raise OutputError(f"{settings.out}: holds the report of a finished run; choose another --out")
     if settings.resume and not last.exists():
         raise UsageError(f"--resume: {last} is not there; run without --resume to start")
 
@@ -135,12 +138,7 @@ def _compare_settings(path: Path, recorded: dict[str, Any]) -> list[str]:
     now = json.loads(json.dumps(recorded))
     pairs = [(name, before.get(name), now[name]) for name in ("data", "order", "precision", "device")]
     old, new = before.get("settings", {}), now["settings"]
-    # a setting that a run does not name is younger than that run, which did what is now the default
-    pairs += [
-        (name, old.get(name, getattr(TrainSettings, name, None)), new[name])
-        for name in new
-        if name not in FREE_ON_RESUME
-    ]
+    pairs += [(name, recorded_setting(old, name), new[name]) for name in new if name not in FREE_ON_RESUME]
     pairs.append(("processes", before.get("processes", 1), now["processes"]))
     changed = [f"{name}: {was} then, {is_now} now" for name, was, is_now in pairs if was != is_now]
     if changed:

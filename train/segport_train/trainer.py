@@ -14,7 +14,6 @@ from segport_train.checkpoint import load_checkpoint, load_weights, restore_opti
 from segport_train.dataset import SliceDataset
 from segport_train.distribution import Processes
 from segport_train.evaluation import Evaluation, evaluate
-from segport_train.failures import describe_last
 from segport_train.hardware import Hardware
 from segport_train.losses import AUXILIARY_WEIGHT, segmentation_loss
 from segport_train.model import SegmentationNetwork
@@ -89,11 +88,18 @@ class Trainer:
         if not self._sound:
             self.processes.end(
                 SegportError(
-                    f"epoch {epoch}: the loss or its gradient is not a finite number; remedy: another --out with a"
-                    f" smaller --lr (here {self.settings.start_lr:g}) or --precision fp32 (here"
-                    f" {self.hardware.precision}); {describe_last(self.settings)}"
+                    f"epoch {epoch}: the loss or its gradient is not a finite number; remedy: another --out with"
+                    f" {self._steadier()}"
                 )
             )
+
+    def _steadier(self) -> str:
+        """Return the options that may keep a loss finite; --resume is none, it comes to the same step again."""
+        options = f"a smaller --lr (here {self.settings.start_lr:g})"
+        if self.hardware.precision != "fp32":
+            options += f" or --precision fp32 (here {self.hardware.precision})"
+        last = self.settings.out / "last.safetensors"
+        return options + (f", and --init {last} to begin with what is learnt" if last.exists() else "")
 
     def save(self, path: Path, contract: ModelContract, progress: Progress) -> None:
         """Write a checkpoint that `load` continues."""
