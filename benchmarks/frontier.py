@@ -21,6 +21,8 @@ from sides import Side, prepared_slices, segport_engine
 
 from segport.modelfile import read_contract
 
+LEAST_SPAN = 0.04  # of Dice: differences that are noise shall not fill the picture
+
 Scored = tuple[Row, dict[str, float]]
 
 
@@ -90,7 +92,12 @@ def _draw(measured: list[Scored], out: Path) -> None:
         axes.plot(*place, "o" if small else "s", color="tab:blue" if small else "tab:orange")
         axes.annotate(row.side.name, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
     axes.set(xscale="log", xlabel="milliseconds a slice", ylabel="Dice, mean per patient")
-    axes.margins(x=0.25, y=0.15)
+    axes.margins(x=0.35, y=0.15)
+    low, high = axes.get_ylim()
+    middle = (low + high) / 2
+    axes.set_ylim(min(low, middle - LEAST_SPAN / 2), max(high, middle + LEAST_SPAN / 2))
+    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        ticks("{x:g}")
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=120)
 
