@@ -41,16 +41,18 @@ def main() -> int:
         case = Case(slices, Path(temporary), args.model, args.stock, args.checkpoint, args.batch, args.threads)
         pipes = {name: pipe for name in SIDES if name not in args.leave_out and (pipe := _start(name, case))}
         seconds: dict[str, list[float]] = {name: [] for name in pipes}
-        for number in range(args.rounds):
-            for name, pipe in pipes.items():
-                print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
-                pipe.send(number)
-                answer = pipe.recv()
-                if isinstance(answer, str):
-                    sys.exit(f"{name}: {answer}")
-                seconds[name].append(answer)
-        for pipe in pipes.values():
-            pipe.send(None)
+        try:
+            for number in range(args.rounds):
+                for name, pipe in pipes.items():
+                    print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
+                    pipe.send(number)
+                    answer = pipe.recv()
+                    if isinstance(answer, str):
+                        sys.exit(f"{name}: {answer}")
+                    seconds[name].append(answer)
+        finally:  # a side waits for its next round until its pipe is closed
+            for pipe in pipes.values():
+                pipe.close()
     print_table(seconds, args.count)
     return 0
 
@@ -109,8 +111,7 @@ def _arguments() -> argparse.Namespace:
 def _start(name: str, case: Case) -> Any:
     """Start a side's process and wait until it has loaded its model; None, with a line, where it cannot."""
     ours, theirs = PROCESSES.Pipe()
-    # A daemon ends with this process, whatever ends that; PyTorch's loader starts processes, which no daemon may.
-    PROCESSES.Process(target=_serve, args=(theirs, name, case), daemon=not name.startswith("PyTorch")).start()
+    PROCESSES.Process(target=_serve, args=(theirs, name, case)).start()
     theirs.close()  # or a side that dies would leave the parent waiting
     problem = ours.recv()
     if problem:
@@ -128,12 +129,13 @@ def _serve(pipe: Any, name: str, case: Case) -> None:
         pipe.send(str(error))
         return
     pipe.send("")
-    while (number := pipe.recv()) is not None:
-        try:
-            pipe.send(work(case.folder / f"{name} {number}".replace("/", " ")))
-        except (OSError, RuntimeError, SegportError) as error:
-            pipe.send(str(error))
-            return
+    try:
+        while True:
+            pipe.send(work(case.folder / f"{name} {pipe.recv()}".replace("/", " ")))
+    except EOFError:  # closed: no further round
+        return
+    except (OSError, RuntimeError, SegportError) as error:
+        pipe.send(str(error))
 
 
 if __name__ == "__main__":

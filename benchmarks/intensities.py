@@ -3,7 +3,7 @@
     python benchmarks/intensities.py FOLDER --model MODEL.onnx [--every N]
 
 `FOLDER` holds 8-bit RGB slices with masks, of patients that the model was not trained on; `--every 3` takes every third
-slice of each folder. Prints Dice per patient and pooled for each change, and the difference from the slices as stored.
+of them. Prints Dice per patient and pooled for each change, and the difference from the slices as stored.
 """
 
 import argparse

@@ -82,7 +82,8 @@ def test_the_report_names_aggregations_baselines_folds_and_sites(runs: list[Path
 
 
 def test_threads_and_folders_may_differ_and_what_decides_a_number_may_not(tmp_path: Path, runs: list[Path]) -> None:
-    make_run(tmp_path, 2, workers=4)
+    make_run(tmp_path, 2, workers=4, precision="auto")
+    make_run(tmp_path, 3, precision="fp32")  # which is what auto became in the other
     assert len(pooled(*runs).patients) == 5
     for changes, message in (
         ({"epochs": 4}, "epochs: 4 there, 3 here"),

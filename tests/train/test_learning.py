@@ -12,7 +12,7 @@ from helpers import square, write
 from segport.contract import Input, ModelContract
 from segport.errors import DeviceError
 from segport_train import hardware as hardware_module
-from segport_train.augment import augment
+from segport_train.augment import SEQUENCE_CHANCE, augment
 from segport_train.batches import batches, divide, epoch_order
 from segport_train.dataset import SliceDataset
 from segport_train.evaluation import evaluate
@@ -20,7 +20,7 @@ from segport_train.hardware import Hardware, choose_hardware
 from segport_train.losses import segmentation_loss
 from segport_train.model import AtrousConv2d, SegmentationNetwork, weights_sha256
 from segport_train.optimizer import learning_rate
-from segport_train.settings import TrainSettings
+from segport_train.settings import MOST_FLAIR_ONLY, TrainSettings
 from segport_train.table import build_table
 
 CONTRACT = ModelContract(Input(32))
@@ -71,6 +71,10 @@ def test_sequences_are_replaced_by_flair_and_flair_never() -> None:
         seen.add((bool(centre[0] > 80), bool(centre[2] < 200)))
         assert centre[1] > 80
     assert seen >= {(False, False), (True, False), (True, True), (False, True)}
+
+
+def test_the_most_that_flair_alone_may_take_is_what_the_other_changes_leave() -> None:
+    assert pytest.approx(1 - 2 * SEQUENCE_CHANCE) == MOST_FLAIR_ONLY
 
 
 @pytest.mark.parametrize(("chance", "least", "most"), [(0.0, 0, 0), (0.3, 0.2, 0.4), (0.8, 0.7, 0.9)])

@@ -36,7 +36,7 @@ from segport_train.tables import (
 FREE = (FREE_ON_RESUME | {"fold", "init"}) - {"data", "masks", "split_file"}
 
 # What decides numbers and stands beside the settings in settings.json, and what a run that lacks it had.
-BESIDE = {"precision": None, "processes": 1, "order": None}
+BESIDE = {"processes": 1, "order": None}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _refuse_known(run: FoldRun) -> None:
 def _differences(one: FoldRun, other: FoldRun) -> list[str]:
     """Return what decides numbers and is not the same in two runs, or in the runs that they started from."""
     found = _compare(one.recorded, other.recorded)
-    known = [a for run in (one, other) for a in run.ancestors if a.recorded is None] == []
+    known = all(ancestor.recorded is not None for run in (one, other) for ancestor in run.ancestors)
     if known and len(one.ancestors) != len(other.ancestors):
         found.append(f"runs before it: {len(one.ancestors)} there, {len(other.ancestors)} here")
     for there, here in zip(one.ancestors, other.ancestors, strict=False):
@@ -139,7 +139,7 @@ def _differences(one: FoldRun, other: FoldRun) -> list[str]:
 
 
 def _compare(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    there, here = one["settings"], other["settings"]
+    there, here = (run["settings"] | {"precision": run.get("precision")} for run in (one, other))  # what auto became
     names = [n for n in sorted(there | here) if n not in FREE]
     pairs = [(n, recorded_setting(there, n), recorded_setting(here, n)) for n in names]
     pairs += [(n, _counted(one, n), _counted(other, n)) for n in ("patients", "slices")]
