@@ -50,6 +50,8 @@ def command(*, as_json: bool, **options: Any) -> int:
         raise UsageError(MISSING.format(name=error.name)) from error
 
     result = export_model(settings, lambda text: print(text, file=sys.stderr))
+    if result.parity.caution:
+        print(f"note: {result.parity.caution}", file=sys.stderr)
     if as_json:
         document = {"path": str(result.path), "bytes": result.size, "exporter": result.exporter}
         lists = {"rewrites": result.rewrites, "kept_float": result.kept}

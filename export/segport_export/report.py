@@ -71,12 +71,14 @@ def badness(entry: SliceDifference) -> tuple[float, int, float]:
 class ParityReport:
     """The measured figures, the tolerance they were held against, and each check.
 
-    `worst_slice`: with the farthest flip, then the most; `overlay`: that slice, uint8 RGB, the candidate's outline in
-    red and the reference's in green.
+    `compared`: slices that were judged, `real` of them neither shipped nor made up; `foreground`: share of the
+    reference's mask pixels, of the real slices where there are some. `worst_slice`: with the farthest flip, then the
+    most; `overlay`: that slice, uint8 RGB, the candidate's outline in red and the reference's in green.
     """
 
     precision: str
     compared: int
+    real: int
     pixels: int
     foreground: float
     max_difference: float
@@ -101,6 +103,16 @@ class ParityReport:
     def proves_nothing(self) -> bool:
         """Whether the reference's own masks are the problem, so that no other candidate can help."""
         return not self.checks[0].passed
+
+    @property
+    def caution(self) -> str | None:
+        """What to know about a report that passed: no real slice had a part in it."""
+        if self.real:
+            return None
+        return (
+            "no real slice was compared, only shipped synthetic ones: none is known here that was not trained on;"
+            " --parity DATA compares on slices of your own"
+        )
 
     @property
     def flip_share(self) -> float:
@@ -139,7 +151,7 @@ class ParityReport:
         """Return the table for people: what was measured, with its limit."""
         t = self.tolerance
         rows = {
-            "slices compared": f"{self.compared} ({self.foreground:.2%} foreground)",
+            "slices compared": f"{self.compared}, {self.real or 'none'} of them real; {self.foreground:.2%} foreground",
             "logit difference": f"largest {self.max_difference:.3g}",
             "on average": f"{self.mean_difference:.3g}, at most {t.mean:g} is allowed",
             "mask pixels that flip": f"{self.flips} of {self.pixels} ({self.flip_share:.4%}), at most {t.flips:.3%}",

@@ -18,13 +18,15 @@ from segport_export.rundata import RunData, read_displays
 class ParitySlice:
     """A slice to compare on: uint8 RGB [H, W, 3] at its own size, and its true mask (0/1 [H, W]) if there is one.
 
-    `hostile`: no anatomy; its logits are compared, but it says nothing about foreground and Dice.
+    `shipped`: synthetic; what it holds proves nothing about real slices where there are some. `hostile`: no anatomy;
+    its logits are compared, but it says nothing about foreground and Dice.
     """
 
     name: str
     display: NDArray[np.uint8]
     truth: NDArray[np.uint8] | None = None
     patient: str = ""
+    shipped: bool = False
     hostile: bool = False
 
 
@@ -42,7 +44,9 @@ def parity_slices(run: RunData, folder: Path | None, contract: ModelContract) ->
             raise SliceError(f"{item.path}: {error}") from error
         slices.append(ParitySlice(item.relative.as_posix(), display, truth, item.patient))
     shipped = zip(NAMES, golden_slices(), golden_masks(), strict=True)
-    slices += [ParitySlice(name, to_display(p), None if found else mask, name) for name, p, mask in shipped]
+    slices += [
+        ParitySlice(name, to_display(p), None if found else mask, name, shipped=True) for name, p, mask in shipped
+    ]
     return slices + hostile_slices()
 
 

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
 from itertools import chain
@@ -79,6 +80,8 @@ def command(
 ) -> int:
     """Write a tumour mask for every slice (.tif, .png, .jpg, .bmp) and volume (NIfTI, DICOM) in INPUT."""
     settings = RunSettings(**options)
+    if (info or self_test) and (inputs or out is not None or report_only is not None):
+        raise UsageError("--info and --self-test look at the model alone: they take no INPUT, --out or --report-only")
     if info:
         return _show_info(settings, as_json)
     if self_test:
@@ -152,7 +155,7 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     from segport.freshness import Freshness
     from segport.ledger import Ledger
     from segport.modelfile import read_contract
-    from segport.run import refuse_others_results
+    from segport.run import UNLISTED, refuse_others_results
     from segport.segmenter import default_model
     from segport.work import Work
 
@@ -162,8 +165,15 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     with closing(Ledger(plan.out, writable=False)) as ledger:
         refuse_others_results(plan, settings, ledger)
         freshness = Freshness(ledger, plan, settings, model, read_contract(model))
-        slices = (job for folder in plan.folders() for job in folder.jobs)
-        for job in chain[Work](slices, plan.volumes.jobs):
+        unlisted = list[tuple[str, str]]()
+
+        def slices() -> Iterator[Work]:
+            for folder in plan.folders():
+                if not folder.readable:
+                    unlisted.append((str(folder.path), UNLISTED))
+                yield from folder.jobs
+
+        for job in chain[Work](slices(), plan.volumes.jobs):
             verdict = freshness.judge(job)
             counts[verdict.kind] += 1
             source, target = job.shown, str(job.target(plan.out, job.endings(settings)[-1]))
@@ -176,6 +186,8 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
                 click.echo(printable(f"{source} -> {target} ({why})"))
                 for note in job.notes:
                     click.echo(printable(f"    {note}"))
+    for what, why in [*plan.volumes.problems, *unlisted]:
+        print(printable(f"will fail: {what}: {why}" if what else why), file=sys.stderr)
     if as_json:
         click.echo(json.dumps(lines))
         return 0

@@ -104,6 +104,8 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
         lines.append(f"pictures beside them: {pictures} (red: mask{', green: truth' if settings.score else ''})")
     if result.report is not None:
         lines.append(f"report: {click.format_filename(result.report)}")
+    elif result.outdated_report:
+        lines.append(f"the report in it shows an earlier run; seg-infer --report-only {folder} makes it anew")
     if result.unlike:
         reasons = "; ".join(f"{why} ({n})" for why, n in result.warnings.most_common())
         lines.append(f"{result.unlike} slices look unlike the training data: {reasons}")

@@ -1,7 +1,9 @@
 """What the ledger says of one slice: which file was read, with what, what came out."""
 
+import errno
 import hashlib
 import json
+import stat
 from dataclasses import dataclass, field, fields
 from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
@@ -31,6 +33,8 @@ class Stamp:
     def of(cls, path: Path) -> "Stamp":
         """Return the stamp of a file; raises `OSError`. A change while it is read leaves a time that differs later."""
         facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # opening a pipe would wait for ever
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
         with path.open("rb") as file:
             return cls(facts.st_size, facts.st_mtime_ns, hashlib.file_digest(file, "sha256").hexdigest())
 

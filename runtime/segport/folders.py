@@ -15,6 +15,7 @@ from pathlib import Path, PurePath
 
 SUFFIXES = frozenset({".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"})
 MASK_ENDING = "_mask"
+LEDGER = "ledger.jsonl"  # in every output folder of seg-infer
 OUTPUT_ENDINGS = ("_overlay", "_probability", "_heat", "_sheet")  # what seg-infer writes beside masks
 SHEET, VOLUME_SHEET = "_sheet.png", "_volume_sheet.png"
 MASK_FOLDERS = frozenset({"masks", "labels"})
@@ -41,8 +42,8 @@ class Folder:
 def walk_folders(root: Path, exclude: Sequence[Path] = ()) -> Iterator[Folder]:
     """Yield the folders below `root`, itself first, each before the folders in it; folders in natural order.
 
-    One folder is listed at a time, so a large tree starts to yield at once. Hidden files and folders and `exclude`
-    are left out. Links are followed, out of the tree as well, except in circles.
+    One folder is listed at a time, so a large tree starts to yield at once. Hidden files and folders, `exclude` and the
+    output folders of earlier runs are left out. Links are followed, out of the tree as well, except in circles.
     """
     barred = {folder.resolve() for folder in exclude}
     # folders to come: path, path in the output, and where each and those above it really are
@@ -55,6 +56,8 @@ def walk_folders(root: Path, exclude: Sequence[Path] = ()) -> Iterator[Folder]:
             folders = {e.name: e.is_symlink() for e in shown if _is_folder(e)}
         except OSError:
             yield Folder(here, mirror, [], [], readable=False)
+            continue
+        if here.parts and any(e.name == LEDGER for e in shown):  # its report has pictures of slices
             continue
         yield _sort_files(here, mirror, [e.name for e in shown if e.name not in folders])
         names = sorted(folders, key=natural_key)
@@ -136,8 +139,12 @@ def is_picture(name: str) -> bool:
 
 def is_mask(relative: PurePath) -> bool:
     """Return whether the picture at this path below the root is a mask."""
-    below_masks = any(part.casefold() in MASK_FOLDERS for part in relative.parts[:-1])
-    return below_masks or relative.stem.casefold().endswith(MASK_ENDING)
+    return below_masks(relative) or relative.stem.casefold().endswith(MASK_ENDING)
+
+
+def below_masks(relative: PurePath) -> bool:
+    """Return whether the file at this path below the root lies in a folder that is named for masks."""
+    return any(part.casefold() in MASK_FOLDERS for part in relative.parts[:-1])
 
 
 def patient_folders(relative: PurePath) -> tuple[str, ...]:

@@ -10,9 +10,12 @@ from typing import Literal
 from segport.contract import ModelContract
 from segport.deaths import CarefulReader
 from segport.entry import Entry
+from segport.errors import SliceError
+from segport.folders import is_picture
 from segport.ledger import Ledger
 from segport.modelfile import file_sha256
 from segport.plan import Job, Plan
+from segport.reading import read_slice
 from segport.settings import RunSettings
 from segport.volumes.job import VolumeJob
 from segport.windows import PatientWindows
@@ -90,9 +93,26 @@ class Freshness:
         foreign = [target.name for target in targets if os.path.lexists(target)]
         if foreign:
             return f"{foreign[-1]} is already there and no run of seg-infer wrote it; {ELSEWHERE}"
+        if altered := [name for e in job.endings(self._settings) if (name := self._altered(job, e))]:
+            return (
+                f"{altered[-1]} was changed after seg-infer wrote it;"
+                " remedy: move it away to keep it, or --overwrite to replace it"
+            )
         if entry is not None and entry.outputs and entry.source != job.source and not self._is_same(job, entry):
             return f"its mask would replace that of {entry.source}; {ELSEWHERE}"
         return ""
+
+    def _altered(self, job: Work, ending: str) -> str:
+        """Return the name of an output that is a whole picture, but none that the ledger's lines tell of: edited."""
+        target, told = job.target(self._out, ending), False
+        if not os.path.lexists(target):
+            return ""
+        for entry in self._ledger.history(job.name):
+            if ending in entry.outputs:
+                told = True
+                if entry.outputs[ending].is_of(target, verify=self._settings.verify):
+                    return ""
+        return target.name if told and not _is_damaged(target) else ""
 
     def _why_stale(self, job: Work, entry: Entry) -> str:
         if entry.status == "failed":
@@ -101,7 +121,7 @@ class Freshness:
             return "another model" if entry.model != self.model else "other settings"
         if not self._is_same(job, entry):
             return "the slice changed" if isinstance(job, Job) else "its files changed"
-        if isinstance(job, Job) and entry.volume and entry.volume != self.windows_of(job).state_of_patient(job.slice):
+        if isinstance(job, Job) and entry.volume and not self._is_patient_same(job, entry):
             return "other slices of the patient changed, and with them the intensity window"
         return ""
 
@@ -111,7 +131,7 @@ class Freshness:
             if ending not in entry.outputs or not os.path.exists(target):  # noqa: PTH110  (False where pathlib raises)
                 return f"{target.name} is missing"
             if not entry.outputs[ending].is_of(target, verify=self._settings.verify):
-                return f"{target.name} was altered"
+                return f"{target.name} is damaged or older"  # older: a run ended between its line and its name
         if self._settings.score and not self._is_scored(job, entry):
             return "not scored against this true mask"
         if self._settings.overlay and entry.scored and not self._settings.score:
@@ -125,8 +145,20 @@ class Freshness:
             return True
         return entry.truth.is_of(job.truth, verify=self._settings.verify)
 
+    def _is_patient_same(self, job: Job, entry: Entry) -> bool:
+        windows = self.windows_of(job)
+        return windows.is_unchanged(job.slice, entry.volume, verify=self._settings.verify)
+
     def _is_same(self, job: Work, entry: Entry) -> bool:
         verify = self._settings.verify
         if isinstance(job, VolumeJob):
             return job.is_unchanged(entry, verify=verify)
         return isinstance(job, Job) and entry.read is not None and entry.read.is_of(job.slice.path, verify=verify)
+
+
+def _is_damaged(output: Path) -> bool:
+    """Return whether a picture cannot be read; what is none (NIfTI, DICOM) is taken for whole."""
+    try:
+        return is_picture(f"a{output.suffix}") and not read_slice(output).size
+    except SliceError:
+        return True

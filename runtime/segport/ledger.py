@@ -18,8 +18,8 @@ import numpy as np
 
 from segport.entry import MISFITS, Entry
 from segport.errors import OutputError
+from segport.folders import LEDGER
 
-LEDGER = "ledger.jsonl"
 BLOCK = 65_536  # bytes that are read at a time, from the end, to find the end of the last whole line
 
 

@@ -1,13 +1,12 @@
 """What a run will do: which slices it reads, and where each mask goes."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from segport.errors import UsageError
-from segport.folders import MASK_FOLDERS, Folder, fold, typed_path, unlike_names
-from segport.ledger import LEDGER
+from segport.folders import LEDGER, MASK_FOLDERS, Folder, fold, typed_path, unlike_names
 from segport.settings import RunSettings
 from segport.sources import Slice, SliceTree
 from segport.volumes.listing import VolumeListing, list_volumes
@@ -125,7 +124,10 @@ def plan_run(inputs: Sequence[Path], out: Path | None, settings: RunSettings) ->
         _refuse_nested(root, out)
     _refuse_masks(out, settings)
     plan = Plan(out, trees, paired=settings.score, volumes=list_volumes(trees, settings))
-    slices = any(True for folder in plan.folders() for _ in folder.jobs)
+    jobs = (job for folder in plan.folders() for job in folder.jobs)
+    slices = next(jobs, None) is not None
+    if settings.patient_pattern is not None:
+        deque(jobs, 0)  # a name that the pattern does not fit is better found before the first slice
     if (settings.asks_for_volumes or not slices) and not plan.volumes.jobs:
         why = "; ".join(why for _, why in plan.volumes.problems) or (
             "found no volume; these options need one"

@@ -97,19 +97,20 @@ def to_display(pixels: Pixels, window: Window | None = None) -> NDArray[np.uint8
 def percentile_window(slices: Iterable[Pixels], contract: ModelContract) -> Window:
     """Return the window of one patient by the contract's percentile rule, per channel.
 
-    The rule (see `contract.Input`): percentiles (p_low, p_high) of the patient's pixels land on the training
-    patients' grey levels (l_low, l_high). Every slice gives at most 65,536 evenly spaced pixels, which bounds
-    memory. A patient whose percentiles coincide (constant volume) gets a window one intensity wide.
+    The rule (see `contract.Input`): percentiles (p_low, p_high) of the patient's pixels land on the training patients'
+    grey levels (l_low, l_high). Every slice gives at most 65,536 evenly spaced pixels, in its own dtype: 0.4 MB of
+    memory for RGB of 16 bits. A patient whose percentiles coincide (constant volume) gets a window one intensity wide.
     """
-    samples: list[NDArray[np.float64]] = []
+    samples: list[Pixels] = []
     for pixels in slices:
         flat = split_channels(pixels)
         flat = flat.reshape(-1, flat.shape[2])
-        samples.append(flat[:: -(-len(flat) // 65_536)].astype(np.float64))
+        samples.append(flat[:: -(-len(flat) // 65_536)].copy())  # a view would keep the whole slice
     counts = {s.shape[1] for s in samples}  # at least one slice: the one that asks for the window
     if len(counts) != 1:
         raise SliceError(f"the patient's slices have {sorted(counts)} channels; expected the same number in each")
-    low, high = np.percentile(np.concatenate(samples), contract.input.percentiles, axis=0)
+    columns = (np.concatenate([s[:, k] for s in samples]).astype(np.float64) for k in range(counts.pop()))
+    low, high = np.transpose([np.percentile(column, contract.input.percentiles) for column in columns])
     level_low, level_high = contract.input.levels
     step = np.where(high > low, high - low, level_high - level_low) / (level_high - level_low)
     zero = low - level_low * step
@@ -137,8 +138,10 @@ def _apply_window(channels: Pixels, window: Window | None) -> NDArray[np.uint8]:
     if window is None:
         raise SliceError(f"the slice is {channels.dtype}, not uint8: it needs a window (--window LO HI)")
     low, high = np.asarray(window, np.float64).T
-    if len(window) not in (1, channels.shape[2]) or not (high > low).all():
-        raise SliceError(f"the window is {window}; expected LO < HI once, or for each of {channels.shape[2]} channels")
+    if len(window) not in (1, channels.shape[2]) or not (high > low).all() or not np.isfinite(window).all():
+        raise SliceError(
+            f"the window is {window}; expected finite LO < HI once, or for each of {channels.shape[2]} channels"
+        )
     share = np.clip((channels.astype(np.float64) - low) / (high - low), 0, 1)
     return np.asarray(np.rint(share * 255), np.uint8)
 

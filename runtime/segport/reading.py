@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segport.containers import check_container
+from segport.containers import JPEG, check_container
 from segport.entry import Stamp
 from segport.errors import SliceError
 from segport.limits import MAX_BYTES, PIXEL_LIMIT, pixel_limit
@@ -18,14 +18,17 @@ from segport.sources import Slice
 
 
 def read_truth(item: Slice, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return the true mask of a slice as uint8 [H, W] of 0 and 1.
+    """Return the true mask of a slice as uint8 [H, W] of 0 and 1: anything above 0 is tumour.
 
-    Raises `SliceError` when there is none, when it cannot be read, or when it has not the slice's `shape`.
+    JPEG surrounds what it stores with faint pixels: there, what is above half of the brightest is. Raises `SliceError`
+    when there is none, when it cannot be read, or when it has not the slice's `shape`.
     """
     if item.mask is None:
         raise SliceError("has no mask")
     try:
-        truth = binarise(read_slice(item.mask))
+        data = _read_file(item.mask)
+        pixels = decode_slice(data, item.mask.suffix)
+        truth = binarise(pixels > pixels.max() / 2 if data.startswith(JPEG) else pixels)
     except SliceError as error:
         raise SliceError(f"its mask {item.mask.name} {error}") from error
     if truth.shape != shape[:2]:

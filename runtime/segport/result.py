@@ -30,7 +30,8 @@ class RunResult:
     `problems`: the first slices that failed or could not be scored, with the reason; `general`: what else went wrong.
     `unlike`: how many slices look unlike the training data, `warnings`: by reason. `scores`: when truth was there and
     asked for. `patients`: by name, volumes apart from slices. `finished`: whether every slice was come to; `stopped`:
-    whether the user ended it before. `report`: the report's page, where it was asked for and is finished.
+    whether the user ended it before. `report`: the report's page, where it was asked for and is finished;
+    `outdated_report`: whether one of an earlier run is there, and shows masks that this run replaced.
     """
 
     out: Path
@@ -51,6 +52,7 @@ class RunResult:
     finished: bool = False
     report: Path | None = None
     stopped: bool = False
+    outdated_report: bool = False
     ledger_lines_unusable: int = 0
     patients: dict[tuple[str, bool], PatientTotals] = field(default_factory=dict)
 

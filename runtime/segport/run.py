@@ -12,13 +12,14 @@ from typing import Any
 from segport.committer import Committer
 from segport.deaths import record_deaths
 from segport.errors import OutputError
+from segport.folders import LEDGER
 from segport.freshness import Freshness
-from segport.ledger import LEDGER, Ledger
+from segport.ledger import Ledger
 from segport.outcome import Outcome, W_co
 from segport.outputs import csv_line, encode_json, rename, stage_bytes
 from segport.pipeline import READERS, FolderSegmenter
 from segport.plan import PATIENTS, RUN, SUMMARY, Job, Plan
-from segport.report.claim import refuse_others_report
+from segport.report.claim import refuse_others_report, report_is_there
 from segport.result import RunResult, describe_result, score_result
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
@@ -27,6 +28,8 @@ from segport.tables import GrowingTable, patient_rows, summary_header, summary_r
 from segport.volumes.job import VolumeJob
 from segport.work import Work
 from segport.workspace import Workspace, open_workspace
+
+UNLISTED = "the folder cannot be listed; are its permissions right?"
 
 
 def run(
@@ -88,6 +91,7 @@ def run(
             with suppress(OutputError):  # what ended the run is what is reported
                 leave()
             raise
+        result.outdated_report = report_is_there(plan.out, ledger) and result.written > result.up_to_date
         leave()
         if settings.report and result.finished:
             _write_report(result, plan, settings, workspace, stop, drawing)
@@ -126,7 +130,7 @@ def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[J
         result.ignored += folder.others
         if not folder.readable:
             result.unreadable += 1
-            result.complain(str(folder.path), "the folder cannot be listed; are its permissions right?")
+            result.complain(str(folder.path), UNLISTED)
         yield from _until(stop, folder.jobs, result)
         if result.stopped:
             break
@@ -137,12 +141,11 @@ def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[J
 def _segment_slices(
     jobs: Iterator[Job], sheets: SheetWriter, segmenter: Segmenter, settings: RunSettings, *parts: Any
 ) -> Generator[Outcome[Job]]:
-    """Segment slices, and draw the patients' sheets where overlays are asked for."""
+    """Segment slices; draw the patients' sheets where overlays are asked for, else remove those that are outdated."""
     with closing(FolderSegmenter(segmenter, settings, *parts).segment(jobs)) as outcomes:  # type: ignore[type-var]  # a generator
         for outcome in outcomes:
             yield outcome
-            if settings.overlay:
-                sheets.add(outcome)
+            (sheets.add if settings.overlay else sheets.drop)(outcome)
     sheets.finish()
 
 
@@ -163,7 +166,7 @@ def _until(stop: Callable[[], bool], jobs: Iterable[W_co], result: RunResult) ->
 
 
 def refuse_others_results(plan: Plan, settings: RunSettings, ledger: Ledger) -> None:
-    """Raise `OutputError` where the tables of the output folder are not of an earlier run over the same inputs."""
+    """Raise `OutputError` where the tables of the output folder are of inputs that this run does not have."""
     if settings.report:
         refuse_others_report(plan.out, ledger, overwrite=settings.overwrite)
     if settings.overwrite:
@@ -174,11 +177,19 @@ def refuse_others_results(plan: Plan, settings: RunSettings, ledger: Ledger) -> 
             f"{plan.out}: holds {there[0]}, which this run would replace, and no {LEDGER} that says who wrote it;"
             " remedy: another --out, or --overwrite to replace it"
         )
-    if ledger.inputs not in (None, plan.inputs):
+    if ledger.inputs is not None and not _goes_on(ledger.inputs, plan.inputs):
         raise OutputError(
             f"{plan.out}: holds the results of another run, over {', '.join(ledger.inputs or [])}; its tables would be"
             " replaced; remedy: another --out, or --overwrite"
         )
+
+
+def _goes_on(before: list[str], now: list[str]) -> bool:
+    """Return whether every row that tables over `before` have is in tables over `now` again.
+
+    A single input's outputs lie elsewhere than if it were one of several.
+    """
+    return set(before) == set(now) or (len(before) > 1 and set(before) < set(now))
 
 
 def _open_ledger(out: Path, workspace: Workspace) -> Ledger:

@@ -33,8 +33,8 @@ class Segmenter:
 
     `batch_size`: slices of every call on CUDA, where shapes are fixed. `lanes`: how many calls from threads of yours
     share the CPU's `threads`; with one call at a time more are slower. Raises `ModelError` (no contract, newer
-    schema, graph and contract disagree), `DeviceError`, and `UsageError` for an engine that is not installed or does
-    not run on `device`.
+    schema, graph and contract disagree), `DeviceError`, and `UsageError` for arguments out of bounds and for an engine
+    that is not installed or does not run on `device`.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Segmenter:
         batch_size: int = BATCH_SIZE,
         lanes: int = 1,
     ) -> None:
+        RunSettings(engine=engine, device=device, threads=threads, batch_size=batch_size)  # refuses as the command does
         self.model = Path(model) if model is not None else default_model()
         self.contract: ModelContract = read_contract(self.model)
         self.session: Session = open_session(
@@ -76,9 +77,10 @@ class Segmenter:
 
         `slices`: [H, W], [H, W, 1] or RGB [H, W, 3]; uint8 as stored, other dtypes with `window`.
         `threshold`: probability from which a pixel is tumour; the contract's by default. `batch_size`: slices a call
-        of the network, unless `session.batch` fixes it. Raises `SliceError`, `UsageError` for a bare array, and
-        `ModelError` when inference fails.
+        of the network, unless `session.batch` fixes it. Raises `SliceError`, `UsageError` for a bare array or
+        arguments out of bounds, and `ModelError` when inference fails.
         """
+        RunSettings(threshold=threshold)  # refuses what is no probability
         limit = self.contract.output.threshold if threshold is None else threshold
         return [to_mask(logits, limit) for logits in self._restored(slices, window, batch_size)]
 
@@ -95,6 +97,7 @@ class Segmenter:
     def _restored(self, slices: Sequence[Pixels], window: Window | None, batch_size: int) -> list[NDArray[np.float32]]:
         if isinstance(slices, np.ndarray):
             raise UsageError("expected a list of slices, got one array; remedy: predict([pixels])")
+        RunSettings(batch_size=batch_size)
         results: list[NDArray[np.float32]] = []
         size = self.session.batch or batch_size
         for start in range(0, len(slices), size):

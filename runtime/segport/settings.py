@@ -73,13 +73,15 @@ class RunSettings:
             raise UsageError(f"--min-volume is {self.min_volume:g}, expected mm3, 0 or more")
         if self.masks is not None and not self.score:
             raise UsageError("--masks names true masks to compare with: it needs --score")
-        if self.window is not None and not self.window[0] < self.window[1]:
+        if self.window is not None and not -math.inf < self.window[0] < self.window[1] < math.inf:
             low, high = self.window
-            raise UsageError(f"--window is {low:g} {high:g}, expected LO smaller than HI")
+            raise UsageError(f"--window is {low:g} {high:g}, expected two finite intensities, LO smaller than HI")
 
 
 def check_engine(engine: Engine, device: Device) -> None:
-    """Raise `UsageError` for an unknown engine, and for one that does not run on `device`."""
+    """Raise `UsageError` for an unknown engine or device, and for an engine that does not run on `device`."""
+    if device not in DEVICES:
+        raise UsageError(f"--device is {device}, expected one of {', '.join(DEVICES)}")
     if engine not in ENGINES:
         raise UsageError(f"--engine is {engine}, expected one of {', '.join(ENGINES)}")
     if engine == "openvino" and device == "cuda":

@@ -16,7 +16,7 @@ from segport.folders import SHEET
 from segport.freshness import Freshness
 from segport.ledger import Ledger
 from segport.outcome import Outcome
-from segport.outputs import encode_png, rename, stage_bytes
+from segport.outputs import encode_png, remove, rename, stage_bytes
 from segport.plan import MASK, Job, Plan
 from segport.preprocess import to_display
 from segport.reading import read_slice, read_truth
@@ -66,6 +66,16 @@ class SheetWriter:
         if outcome.entry.found is not None:
             pages.add(outcome.job, outcome.entry)
 
+    def drop(self, outcome: Outcome[Job]) -> None:
+        """Remove an earlier run's sheet that shows another mask of this slice; raises `OutputError`."""
+        if not outcome.reason:
+            return
+        path = _sheet_of(outcome.job.stem.parent, outcome.job.patient)
+        before = self._ledger.find(_key(path))
+        stamp = before.outputs.get(SHEET) if before is not None else None
+        if stamp is not None and stamp.is_of(self._out / path, verify=False):
+            remove(self._out / path)
+
     def finish(self) -> None:
         """Write the sheets of the folder that the last slice was in; errors as for `add`."""
         for patient, pages in self._pages.items():
@@ -77,8 +87,8 @@ class SheetWriter:
         self._pages = {}
 
     def _write(self, patient: str, pages: _Pages) -> None:
-        path = self._folder / f"{PurePath(patient).name}{SHEET}"
-        target, key = self._out / path, f"//{path.as_posix()}"  # no slice's stem begins so
+        path = _sheet_of(self._folder, patient)
+        target, key = self._out / path, _key(path)
         before = self._ledger.find(key)
         if before is None and os.path.lexists(target) and not self._settings.overwrite:
             raise SliceError(f"{target} is already there and no run of seg-infer wrote it")
@@ -104,3 +114,11 @@ class SheetWriter:
             except SliceError:  # said in the slice's own row
                 truth = None
             yield draw_tile(display, mask, truth)
+
+
+def _sheet_of(folder: PurePath, patient: str) -> PurePath:
+    return folder / f"{PurePath(patient).name}{SHEET}"
+
+
+def _key(sheet: PurePath) -> str:
+    return f"//{sheet.as_posix()}"  # no slice's stem begins so

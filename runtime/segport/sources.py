@@ -95,8 +95,11 @@ class SliceTree:
                 yield from (folder / n for n in names if not is_mask(folder / n))
 
     def _slice(self, relative: PurePath, *, paired: bool) -> Slice:
+        path = self.base / relative
         mask = self._masks.find(relative) if paired else None
-        return Slice(self.base / relative, relative, *self._identify(relative), mask)
+        if self._masks.every_picture and mask is not None and mask.resolve() == path.resolve():  # not its own truth
+            mask = None
+        return Slice(path, relative, *self._identify(relative), mask)
 
     def _identify(self, relative: PurePath) -> tuple[str, int | None]:
         """Return (patient, slice number): by the pattern, else by the folder, else by the name before the number."""
@@ -104,9 +107,13 @@ class SliceTree:
         number = int(ending["number"]) if ending else None
         if self._pattern is not None:
             found = self._pattern.search(relative.as_posix())
-            if found is None:
-                raise UsageError(f"--patient-pattern {self._pattern.pattern}: does not match {relative.as_posix()}")
-            return str(found["patient"] if "patient" in self._pattern.groupindex else found[1]), number
+            patient = found and (found["patient"] if "patient" in self._pattern.groupindex else found[1])
+            if patient is None:  # a group may take no part in a match
+                raise UsageError(
+                    f"--patient-pattern {self._pattern.pattern}: names no patient in {relative.as_posix()};"
+                    " remedy: a pattern that fits every slice, or move that file away"
+                )
+            return patient, number
         folders = patient_folders(relative)
         if folders:
             return "/".join(folders), number
@@ -118,11 +125,11 @@ class MaskFinder:
     """Finds true masks below `root`: beside the slice, or in a folder of masks that mirrors its folders.
 
     `every_picture`: whether all pictures there are masks, not only those named so. `exclude`: a folder not to look in.
-    The first in natural order is taken where a slice has several.
+    Where a slice has several, one that is named so or lies below such a folder counts, and the first in natural order.
     """
 
     def __init__(self, root: Path, *, every_picture: bool, exclude: Path | None) -> None:
-        self._root, self._every_picture = root, every_picture
+        self._root, self.every_picture = root, every_picture
         self._exclude = exclude and exclude.resolve()
         self._core: tuple[str, ...] | None = None
         self._known: dict[str, Path] = {}
@@ -135,13 +142,13 @@ class MaskFinder:
         return self._known.get(_common_stem(relative))
 
     def _masks_of(self, core: tuple[str, ...]) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+        masks, others = dict[str, Path](), dict[str, Path]()
         for folder in folders_of_patient(self._root, core):
             if self._exclude is None or (self._root / folder).resolve() != self._exclude:
                 for name in pictures_in(self._root / folder):
-                    if self._every_picture or is_mask(folder / name):
-                        found.setdefault(_common_stem(PurePath(name)), self._root / folder / name)
-        return found
+                    found = masks if is_mask(folder / name) else others
+                    found.setdefault(_common_stem(PurePath(name)), self._root / folder / name)
+        return others | masks if self.every_picture else masks
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from threading import Lock
 import numpy as np
 
 from segport.contract import ModelContract
+from segport.entry import Stamp
 from segport.errors import SliceError
 from segport.limits import pixel_limit
 from segport.preprocess import Pixels, Window, percentile_window, split_channels
@@ -34,7 +35,8 @@ class PatientWindows:
         self._contract = contract
         self._given: Window | None = (window,) if window is not None else None
         self._known: dict[tuple[str, int], Window] = {}
-        self._states: dict[str, str] = {}
+        self._facts: dict[str, str] = {}
+        self._contents: dict[str, str] = {}
         self._lacking: set[str] = set()
         self._lock = Lock()
 
@@ -61,24 +63,37 @@ class PatientWindows:
         return pixels.dtype != np.uint8 and self._given is None
 
     def state_of_patient(self, item: Slice) -> str:
-        """Return a hash over names, sizes and times of the patient's slices: while it stays, so does their window."""
+        """Return two hashes over the patient's slices, of names, sizes and times, and of names and contents.
+
+        While they stay, so does the window: see `is_unchanged`.
+        """
         with self._lock:
-            if item.patient not in self._states:
-                if len(self._states) >= REMEMBERED:
-                    self._states.clear()
-                state = hashlib.sha256(str(pixel_limit()).encode())  # it decides which slices can be read
-                for other in self._slices_of_patient(item):
-                    try:
-                        facts = other.path.stat()
-                    except OSError:
-                        continue
-                    state.update(repr((other.relative.as_posix(), facts.st_size, facts.st_mtime_ns)).encode())
-                self._states[item.patient] = state.hexdigest()[:16]
-            return self._states[item.patient]
+            return f"{self._hash(item, self._facts, _facts_of)}-{self._hash(item, self._contents, _contents_of)}"
+
+    def is_unchanged(self, item: Slice, state: str, *, verify: bool) -> bool:
+        """Return whether the patient's slices are those of `state`: by sizes and times, or to `verify` by contents."""
+        facts, _, contents = state.partition("-")
+        with self._lock:
+            if verify:
+                return contents == self._hash(item, self._contents, _contents_of)
+            return facts == self._hash(item, self._facts, _facts_of)
 
     def lacks_slices(self, item: Slice) -> bool:
         """Return whether a window of the patient lacks slices that are there but could not be read from the disk."""
         return item.patient in self._lacking
+
+    def _hash(self, item: Slice, known: dict[str, str], facts_of: Callable[[Path], object]) -> str:
+        if item.patient not in known:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            state = hashlib.sha256(str(pixel_limit()).encode())  # it decides which slices can be read
+            for other in self._slices_of_patient(item):
+                try:
+                    state.update(repr((other.relative.as_posix(), facts_of(other.path))).encode())
+                except OSError:
+                    continue
+            known[item.patient] = state.hexdigest()[:16]
+        return known[item.patient]
 
     def _read_alike(self, item: Slice, channels: int) -> Iterator[Pixels]:
         for other in self._slices_of_patient(item):
@@ -90,3 +105,12 @@ class PatientWindows:
                 continue
             if pixels.dtype != np.uint8 and pixels.shape[2] == channels:
                 yield pixels
+
+
+def _facts_of(path: Path) -> tuple[int, int]:
+    facts = path.stat()
+    return facts.st_size, facts.st_mtime_ns
+
+
+def _contents_of(path: Path) -> str:
+    return Stamp.of(path).sha256

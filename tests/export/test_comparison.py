@@ -128,3 +128,25 @@ def test_hostile_slices_count_for_logits_and_flips_but_not_for_dice() -> None:
     assert "not judged in int8); worst: noise (4096 pixels flip, farthest 5" in report.rows()["no slices"]
     names = [s.name for s in hostile_slices()]
     assert names == ["constant 0", "constant 128", "constant 255", "saturated", "noise"]
+
+
+def test_tumour_in_the_shipped_slices_proves_nothing_for_real_ones_without() -> None:
+    tumour, nothing = np.full((100, 100), -5, np.float32), np.full((100, 100), -5, np.float32)
+    tumour[:10] = 5
+    display = np.zeros((100, 100, 3), np.uint8)
+
+    def report(*real: np.ndarray) -> ParityReport:
+        masks = Comparison(0.5, LIMITS)
+        for logits in real:
+            masks.add(ParitySlice("real", display), logits, logits)
+        masks.add(ParitySlice("shipped", display, shipped=True), tumour, tumour)
+        return masks.report("int8", 0.0, None)
+
+    assert failed(report(nothing)) == {"something to prove"}
+    assert "masks of the 1 real slices hold 0.00% foreground" in report(nothing).failures[0]
+    assert failed(report(tumour, nothing)) == set()
+    assert (report(tumour).real, report(tumour).caution) == (1, None)
+    alone = report()
+    assert failed(alone) == set()
+    assert "no real slice was compared" in str(alone.caution)
+    assert alone.rows()["slices compared"] == "1, none of them real; 10.00% foreground"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import segport
 from helpers import TINY, read, square
 from segport import golden
-from segport.errors import ModelError, OutputError, SliceError
+from segport.errors import ModelError, OutputError, SliceError, UsageError
 from segport.outputs import atomic_path, write_bytes, write_csv, write_png
 from segport.overlay import draw_outlines
 from segport.scoring import Counts, bootstrap_interval, count_pixels, ratio_interval, score_patients
@@ -241,3 +241,31 @@ def test_precision_and_recall_of_empty_masks_flatter_nobody() -> None:
     assert (Counts(0, 0, 5, 5).precision, Counts(0, 0, 5, 5).recall) == (0, 0)
     assert (Counts(0, 5, 0, 5).precision, Counts(0, 5, 0, 5).recall) == (0, 0)
     assert (Counts(0, 0, 0, 5).precision, Counts(0, 0, 0, 5).recall) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threshold": 50}, "--threshold is 50"),
+        ({"threshold": 0}, "--threshold is 0"),
+        ({"threshold": float("nan")}, "--threshold is nan"),
+        ({"batch_size": -1}, "--batch-size is -1"),
+    ],
+)
+def test_arguments_out_of_bounds_are_refused_as_by_the_command(tiny: Segmenter, arguments: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        tiny.predict([square()], **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"device": "gpu"}, "--device is gpu"), ({"device": "cuda:0"}, "cuda:0"), ({"threads": 0}, "--threads")],
+)
+def test_a_device_that_does_not_exist_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Segmenter(TINY, **arguments)
+
+
+def test_a_window_without_end_is_refused(tiny: Segmenter) -> None:
+    with pytest.raises(SliceError, match="finite"):
+        tiny.predict([square().astype(np.uint16)], window=((0, float("inf")),))

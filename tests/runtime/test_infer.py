@@ -192,7 +192,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["{}/in", "--batch-size", "0"], "--batch-size is 0"),
         (["{}/in", "--threads", "0"], "--threads is 0"),
         (["{}/in", "--threshold", "1.5"], "--threshold is 1.5"),
-        (["{}/in", "--window", "5", "5"], "--window is 5 5, expected LO smaller than HI"),
+        (["{}/in", "--window", "5", "5"], "--window is 5 5, expected two finite intensities, LO smaller than HI"),
         (["{}/in", "--nonsense"], "No such option"),
     ],
 )

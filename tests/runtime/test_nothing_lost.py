@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from helpers import infer, read, rows, square, write
+from helpers import TINY, infer, read, rows, square, write
 from segport import folders
 from segport.errors import ModelError, UsageError
 from segport.onnxruntime_engine import OrtRunner
@@ -16,6 +18,7 @@ from segport.outputs import write_bytes
 from segport.segmenter import Segmenter
 from segport.session import Session
 from segport.sources import list_slices
+from trees import segment_three
 
 
 def test_long_names_that_end_alike_are_not_mixed_up_between_threads(tmp_path: Path) -> None:
@@ -225,3 +228,78 @@ def test_masks_without_score_are_a_misunderstanding(tmp_path: Path, capsys) -> N
     write(tmp_path / "in/p_1.png", square())
     assert infer(tmp_path / "in", "--masks", tmp_path) == 2
     assert "needs --score" in capsys.readouterr().err
+
+
+def test_inputs_can_be_added_to_a_run_but_not_taken_from_it(tmp_path: Path, capsys) -> None:
+    for name in ("p1", "p2", "p3"):
+        write(tmp_path / f"{name}/{name}_1.png", square())
+    p1, p2, p3 = (tmp_path / name for name in ("p1", "p2", "p3"))
+    out = ("--out", tmp_path / "out")
+    assert infer(p1, p2, *out) == 0
+    assert infer(p3, p2, p1, *out) == 0
+    assert "2 of them up to date before" in capsys.readouterr().out
+    assert [r["path"] for r in rows(tmp_path / "out")] == ["p3/p3_1.png", "p2/p2_1.png", "p1/p1_1.png"]
+    assert infer(p1, p2, *out) == 3  # p3's rows would go
+    assert infer(p1, "--out", tmp_path / "one") == 0
+    assert infer(p1, p2, "--out", tmp_path / "one") == 3  # p1's mask would lie in another place
+
+
+def test_a_pipe_in_the_place_of_a_true_mask_does_not_hang_the_run(tmp_path: Path, capsys) -> None:
+    write(tmp_path / "in/a_1.png", square())
+    os.mkfifo(tmp_path / "in/a_1_mask.png")
+    assert infer(tmp_path / "in", "--score") == 1
+    assert "its mask a_1_mask.png cannot be read (not a regular file)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--self-test", "--info"])
+def test_what_looks_at_the_model_alone_takes_no_slices(tmp_path: Path, capsys, option: str) -> None:
+    write(tmp_path / "in/a_1.png", square())
+    assert infer(tmp_path / "in", option) == 2
+    assert infer(option, "--out", tmp_path / "out") == 2
+    assert "look at the model alone" in capsys.readouterr().err
+
+
+def test_names_that_the_stream_cannot_hold_do_not_end_a_run(tmp_path: Path) -> None:
+    write(tmp_path / "患者/患者_1.png", square())
+    command = [
+        str(Path(sys.executable).parent / "seg-infer"),
+        str(tmp_path / "患者"),
+        "--model",
+        str(TINY),
+        "--device",
+        "cpu",
+    ]
+    for more in ([], ["--dry-run"], ["--json"]):
+        done = subprocess.run(
+            [*command, *more], check=False, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"}
+        )
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "患者-masks/患者_1_mask.png").exists()
+
+
+def test_a_sheet_and_a_report_of_masks_that_are_replaced_do_not_pass_for_new(tmp_path: Path, capsys) -> None:
+    segment_three(tmp_path)
+    assert infer(tmp_path / "in", "--overlay", "--report") == 0
+    assert (tmp_path / "in-masks/a_sheet.png").exists()
+    write(tmp_path / "in/a_1.png", square(low=20))
+    assert infer(tmp_path / "in") == 0
+    assert f"shows an earlier run; seg-infer --report-only {tmp_path / 'in-masks'}" in capsys.readouterr().out
+    assert not (tmp_path / "in-masks/a_sheet.png").exists()
+    assert (tmp_path / "in-masks/b_sheet.png").exists()
+    assert infer(tmp_path / "in", "--overlay") == 0
+    assert (tmp_path / "in-masks/a_sheet.png").exists()
+
+
+def test_a_dry_run_says_what_cannot_be_listed(tmp_path: Path, capsys, monkeypatch) -> None:
+    write(tmp_path / "in/a_1.png", square())
+    (tmp_path / "in/closed").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert infer(tmp_path / "in", "--dry-run") == 0
+    assert f"will fail: {tmp_path / 'in/closed'}: the folder cannot be listed" in capsys.readouterr().err

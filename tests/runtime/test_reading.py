@@ -5,7 +5,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import cv2
 import numpy as np
@@ -19,7 +19,8 @@ from segport.contract import ModelContract
 from segport.errors import SliceError, UsageError
 from segport.limits import PIXEL_LIMIT, pixel_limit
 from segport.preprocess import prepare
-from segport.reading import read_slice
+from segport.reading import read_slice, read_truth
+from segport.sources import Slice
 
 GREY = np.arange(6, dtype=np.uint8).reshape(2, 3) * 10
 RGB = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
@@ -377,3 +378,13 @@ def test_importing_segport_silences_opencv_but_overrides_no_choice(file: Path) -
     file.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 40 :])
     quiet = f"from pathlib import Path; from segport.reading import read_slice\ntry: read_slice(Path({str(file)!r}))\n"
     assert run(quiet + "except Exception as error: print(type(error).__name__)") == "SliceError\n"
+
+
+def test_a_jpeg_mask_is_as_large_as_the_one_it_was_made_from(tmp_path: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    cv2.ellipse(mask, (30, 34), (17, 9), 30, 0, 360, 255, -1)
+    noisy = np.asarray(read_slice(write(tmp_path / "a_mask.jpg", mask)))
+    assert np.count_nonzero(noisy) > 1.2 * np.count_nonzero(mask)  # what JPEG does to edges
+    for path in (tmp_path / "a_mask.jpg", write(tmp_path / "a_mask.png", mask)):
+        truth = read_truth(Slice(tmp_path / "a.png", PurePath("a.png"), "a", None, path), (64, 64))
+        assert np.count_nonzero(truth != (mask > 0)) <= 0.02 * np.count_nonzero(mask)

@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from segport.cli import main
 from trees import check_whole, contents, segment_three, times
 
 Change = Callable[[Path], object]
+PLAIN_TIFF = (cv2.IMWRITE_TIFF_COMPRESSION, 1)  # as large whatever it holds
 
 
 @pytest.fixture
@@ -67,9 +70,8 @@ STALE: dict[str, tuple[Change, str]] = {
         "the slice changed",
     ),
     "missing mask": (lambda t: mask_of(t).unlink(), "a_1_mask.png is missing"),
-    "altered mask": (lambda t: mask_of(t).write_bytes(b"x" * 200), "a_1_mask.png was altered"),
-    "truncated mask": (lambda t: os.truncate(mask_of(t), 40), "a_1_mask.png was altered"),
-    "mask of another slice": (lambda t: write(mask_of(t), square()[..., 0]), "a_1_mask.png was altered"),
+    "broken mask": (lambda t: mask_of(t).write_bytes(b"x" * 200), "a_1_mask.png is damaged or older"),
+    "truncated mask": (lambda t: os.truncate(mask_of(t), 40), "a_1_mask.png is damaged or older"),
     "mask that is a link to nothing": (
         lambda t: (mask_of(t).unlink(), mask_of(t).symlink_to(t / "none")),
         "a_1_mask.png is missing",
@@ -90,11 +92,37 @@ def test_what_is_stale_alone_is_done_again(tree: Path, capsys, change: str) -> N
     assert set(reasons(tree, capsys).values()) <= {"", "failed before"}
 
 
-def test_an_altered_mask_is_replaced_by_what_it_was(tree: Path) -> None:
+def test_a_damaged_mask_is_replaced_by_what_it_was(tree: Path) -> None:
     before = contents(tree / "in-masks")
     mask_of(tree).write_bytes(b"\x89PNG")
     assert segmented(tree) == {"a_1"}
     assert contents(tree / "in-masks") == before
+
+
+def test_a_mask_that_was_edited_is_replaced_only_to_overwrite(tree: Path, capsys) -> None:
+    before = contents(tree / "in-masks")
+    write(mask_of(tree), square()[..., 0])
+    edited = mask_of(tree).read_bytes()
+    for options in ((), ("--threshold", 0.9), ("--verify",)):
+        assert infer(tree / "in", *options) == 1
+        assert "a_1_mask.png was changed after seg-infer wrote it; remedy: move it away" in capsys.readouterr().err
+        assert mask_of(tree).read_bytes() == edited
+    assert [r["status"] for r in rows(tree / "in-masks")] == ["failed", "written", "written"]
+    assert infer(tree / "in", "--overwrite") == 0
+    assert contents(tree / "in-masks") == before
+
+
+def test_an_older_mask_is_no_edited_one(tree: Path, capsys) -> None:
+    """A run that is killed between a slice's line and its mask's name leaves the mask that was there before."""
+    older = mask_of(tree).read_bytes()
+    write(slice_of(tree), square(low=20))
+    assert infer(tree / "in") == 0
+    newer = mask_of(tree).read_bytes()
+    assert newer != older
+    mask_of(tree).write_bytes(older)
+    assert reasons(tree, capsys)["a_1"] == "a_1_mask.png is damaged or older"
+    assert infer(tree / "in") == 0
+    assert mask_of(tree).read_bytes() == newer
 
 
 def test_what_does_not_decide_pixels_makes_nothing_stale(tree: Path) -> None:
@@ -118,10 +146,10 @@ def test_another_model_or_threshold_makes_all_stale(tree: Path, capsys) -> None:
 
 @pytest.mark.parametrize("path", ["in/a_1.png", "in-masks/a_1_mask.png"])
 def test_only_verify_finds_what_kept_its_size_and_time(tree: Path, path: str) -> None:
-    alter_secretly(tree / path)
+    alter_secretly(tree / path)  # neither can be decoded any more
     assert infer(tree / "in") == 0
     broken = path.startswith("in/")
-    assert infer(tree / "in", "--verify") == int(broken)  # the altered slice cannot be decoded any more
+    assert infer(tree / "in", "--verify") == int(broken)
     assert rows(tree / "in-masks")[0]["status"] == ("failed" if broken else "written")
     assert mask_of(tree).exists() == (not broken)
     check_whole(tree / "in-masks")
@@ -194,6 +222,23 @@ def test_all_of_a_deep_patient_is_stale_when_one_slice_changes(tmp_path: Path, c
     assert stale["a_1"] == "other slices of the patient changed, and with them the intensity window"
     assert segmented(tmp_path) == {"a_1", "a_2"}
     assert segmented(tmp_path) == set()
+
+
+def test_verify_sees_that_another_slice_of_a_deep_patient_changed(tmp_path: Path, capsys) -> None:
+    (tmp_path / "in/other").mkdir(parents=True)
+    for name, scale in (("a_1", 9), ("a_2", 9), ("b_1", 9), ("other/a_2", 8)):
+        cv2.imwrite(str(tmp_path / f"in/{name}.tif"), square().astype(np.uint16) * scale, PLAIN_TIFF)
+    shutil.move(tmp_path / "in/other", tmp_path / "other")
+    changed, facts = tmp_path / "in/a_2.tif", (tmp_path / "in/a_2.tif").stat()
+    assert infer(tmp_path / "in") == 0
+    assert infer(tmp_path / "in", "--verify") == 0
+    assert set(reasons(tmp_path, capsys, "--verify").values()) == {""}
+    changed.write_bytes((tmp_path / "other/a_2.tif").read_bytes())
+    os.utime(changed, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert changed.stat().st_size == facts.st_size
+    assert set(reasons(tmp_path, capsys).values()) == {""}
+    stale = reasons(tmp_path, capsys, "--verify")
+    assert (bool(stale["a_1"]), bool(stale["a_2"]), bool(stale["b_1"])) == (True, True, False)
 
 
 def test_a_dry_run_writes_nothing_and_needs_no_lock(tmp_path: Path, capsys) -> None:

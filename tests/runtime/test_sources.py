@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers import write
+from helpers import infer, square, write
 from segport.errors import UsageError
-from segport.sources import list_slices
+from segport.sources import SliceTree, list_slices
 
 GREY = np.zeros((8, 8), np.uint8)
 
@@ -52,7 +52,13 @@ def test_a_pattern_names_the_patient(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "message"), [("(", "not a regular expression"), ("anna", "needs a group"), ("(bert)", "does not match")]
+    ("pattern", "message"),
+    [
+        ("(", "not a regular expression"),
+        ("anna", "needs a group"),
+        ("(bert)", "names no patient in"),
+        ("(bert)?", "names no patient in"),
+    ],
 )
 def test_a_pattern_that_cannot_work_is_refused(tmp_path: Path, pattern: str, message: str) -> None:
     write(tmp_path / "anna_1.png", GREY)
@@ -115,3 +121,30 @@ def test_folders_that_are_not_there_are_named(tmp_path: Path) -> None:
         list_slices(tmp_path / "nothing")
     with pytest.raises(UsageError, match="--masks"):
         list_slices(tmp_path, masks=tmp_path / "nothing")
+
+
+def test_a_folder_of_slices_as_masks_gives_no_slice_itself_as_truth(tmp_path: Path) -> None:
+    for name in ("images/a_1.png", "images/a_2.png", "masks/a_1.png"):
+        write(tmp_path / name, square()[..., 1])
+    whole = list_slices(tmp_path / "images", masks=tmp_path)
+    assert [s.mask for s in whole.slices] == [tmp_path / "masks/a_1.png", None]
+    for name in ("flat/a_1.png", "flat/a_1_mask.png", "flat/a_2.png"):
+        write(tmp_path / name, square()[..., 1])
+    flat = SliceTree(tmp_path / "flat", masks=tmp_path / "flat")
+    assert [s.mask for f in flat.folders() for s in flat.slices(f)] == [tmp_path / "flat/a_1_mask.png", None]
+
+
+def test_outputs_of_an_earlier_run_are_not_entered(tmp_path: Path) -> None:
+    write(tmp_path / "in/p1/a_1.png", square())
+    assert infer(tmp_path / "in/p1", "--report") == 0
+    assert (tmp_path / "in/p1-masks/report/index.html").exists()
+    assert [s.relative.as_posix() for s in list_slices(tmp_path / "in").slices] == ["p1/a_1.png"]
+    assert len(list_slices(tmp_path / "in/p1-masks").lone_masks) == 1  # by its own name it is listed
+
+
+def test_a_pattern_that_fits_not_every_name_is_refused_before_the_first_slice(tmp_path: Path, capsys) -> None:
+    for name in ("in/a_1.png", "in/zz.png"):
+        write(tmp_path / name, square())
+    assert infer(tmp_path / "in", "--patient-pattern", r"^(.+)_\d") == 2
+    assert "names no patient in zz.png; remedy" in capsys.readouterr().err
+    assert not (tmp_path / "in-masks").exists()

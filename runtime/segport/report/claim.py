@@ -20,3 +20,8 @@ def refuse_others_report(out: Path, ledger: Ledger, *, overwrite: bool) -> None:
                 f"{out / REPORT / name} is already there and no run of seg-infer wrote it;"
                 " remedy: --overwrite to replace it, or another --out"
             )
+
+
+def report_is_there(out: Path, ledger: Ledger) -> bool:
+    """Return whether a run wrote a report here."""
+    return ledger.find(KEY) is not None and (out / REPORT / PAGE).is_file()

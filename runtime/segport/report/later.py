@@ -10,7 +10,8 @@ from typing import Any
 
 from segport.contract import ModelContract
 from segport.errors import UsageError
-from segport.ledger import LEDGER, Ledger
+from segport.folders import LEDGER
+from segport.ledger import Ledger
 from segport.pipeline import READERS
 from segport.plan import RUN, Plan, plan_run
 from segport.report.slices import SliceViews

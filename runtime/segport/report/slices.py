@@ -70,13 +70,15 @@ class SliceViews:
 
     def _know(self, job: Job) -> _Known | None:
         entry = self._ledger.find(job.name)
-        if entry is None or entry.source != job.source:
+        if entry is None:
+            return None
+        there = entry.read is not None and entry.read.is_of(job.slice.path, verify=False)
+        if entry.source != job.source and not there:  # a moved folder is still this one
             return None
         if entry.status != "failed" and (entry.model, entry.settings) != self._made_by:
             return None  # of an earlier run; this one did not come to it
         if entry.found is not None and not self._settings.score:  # an earlier run may have scored it
             entry = replace(entry, found=replace(entry.found, agreement=None))
-        there = entry.read is not None and entry.read.is_of(job.slice.path, verify=False)
         return _Known(job, entry, there)
 
     def _views(self, known: list[_Known]) -> Callable[[], Iterator[SliceView]]:

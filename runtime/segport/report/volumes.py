@@ -39,7 +39,7 @@ class VolumeViews:
 
     def _patient(self, name: str, job: VolumeJob) -> PatientView:
         entry = self._ledger.find(job.name)
-        if entry is not None and entry.source == job.source:
+        if entry is not None and (entry.source == job.source or job.is_unchanged(entry, verify=False)):
             if entry.status == "failed":
                 failed = SliceFacts(job.stem.as_posix(), None, "failed", None, (), entry.message)
                 return PatientView(name, (failed,), entry.message, lambda: iter([SliceView()]))

@@ -14,6 +14,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from segport.errors import UsageError
+from segport.folders import below_masks
 from segport.volumes.case import ROLES, Role
 from segport.volumes.nifti_names import (
     SEPARATORS,
@@ -72,7 +73,7 @@ def group_by_channels(relatives: Iterable[PurePath], channels: Mapping[Role, str
         for role, match in found.items():
             place = () if globs[role].folders else (relative.parent,)
             groups[*place, *match.groups()].sequences.setdefault(role, []).append(relative)
-        is_truth = not found and classify(nifti_stem(relative.name))[0] == "truth"
+        is_truth = not found and (below_masks(relative) or classify(nifti_stem(relative.name))[0] == "truth")
         truths += [relative] * is_truth
         ignored += not found and not is_truth
         matched.update(found)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Literal, TypeGuard
 
+from segport.folders import below_masks, patient_folders
 from segport.volumes.case import ROLES, Role
 
 Kind = Literal["pre", "flair", "post", "truth", "other", ""]
@@ -90,7 +91,9 @@ def group_by_names(relatives: Iterable[PurePath]) -> Grouping:
     truths, unknown, ignored = list[PurePath](), list[PurePath](), 0
     for relative in relatives:
         kind, label = classify(nifti_stem(relative.name))
-        if _is_role(kind):
+        if below_masks(relative):
+            truths.append(relative)
+        elif _is_role(kind):
             group = groups.setdefault((relative.parent, label), Group(label, telling_folders(relative.parent, label)))
             group.sequences.setdefault(kind, []).append(relative)
         elif kind == "truth":
@@ -113,16 +116,20 @@ def group_by_names(relatives: Iterable[PurePath]) -> Grouping:
 
 
 def attach_truths(groups: Iterable[Group], truths: Iterable[PurePath]) -> list[PurePath]:
-    """Give each mask to the case of its folder that it is named for, by label or by FLAIR's name; return the others."""
-    named = defaultdict[tuple[PurePath, str], list[Group]](list)
+    """Give each mask to the case that it is named for, by label or by FLAIR's name; return the others.
+
+    Both are in one folder, but for folders of images or masks in it.
+    """
+    named = defaultdict[tuple[tuple[str, ...], str], list[Group]](list)
     for group in groups:
         file = group.files[0]
         for name in {group.label, nifti_stem(file.name)}:
-            named[file.parent, name].append(group)
+            named[patient_folders(file), name].append(group)
     lone = []
     for truth in truths:
         name = classify(nifti_stem(truth.name))[1]
-        owners = named.get((truth.parent, name)) or named.get((truth.parent, classify(name)[1])) or []
+        folders = patient_folders(truth)
+        owners = named.get((folders, name)) or named.get((folders, classify(name)[1])) or []
         for group in owners:
             group.truths.append(truth)
         if not owners:

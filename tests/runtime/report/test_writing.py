@@ -242,3 +242,12 @@ def test_every_option_is_in_run_json_but_the_settings_of_a_later_version_are_pas
     document["settings"]["threshold"] = "high"
     path.write_text(json.dumps(document))
     assert main(["--report-only", str(path.parent)]) == 2
+
+
+def test_a_report_of_moved_folders_still_shows_their_slices(tree: Path) -> None:
+    assert infer(tree / "in", "--report") == 0
+    (tree / "moved").mkdir()
+    for name in ("in", "in-masks"):
+        (tree / name).rename(tree / "moved" / name)
+    assert infer(tree / "moved/in", "--report") == 0
+    assert [s["label"] for s in data_of(tree / "moved/in-masks", "a")["slices"]] == ["1", "2"]

@@ -16,6 +16,7 @@ from segport.settings import RunSettings
 from segport.volumes.case import Case, ModelName, Role
 from segport.volumes.nifti_cases import NiftiCase, NiftiListing, find_nifti_cases
 from segport.volumes.nifti_channels import parse_channels
+from segport.volumes.nifti_names import group_by_names
 
 MODEL = ModelName("a.onnx", "ab" * 32)
 ROOT = Path("/data/study")
@@ -400,3 +401,21 @@ def test_what_headers_leave_open_is_a_note_that_names_the_file(tmp_path: Path) -
     save(tmp_path / "p_flair.nii", np.zeros((3, 4, 5), np.uint8), None)
     (note,) = only("p_flair.nii", root=tmp_path).notes
     assert note.startswith("p_flair.nii states no orientation")
+
+
+def test_files_in_a_folder_of_masks_are_truths_of_the_images_beside_it() -> None:
+    names = [
+        "images/p1.nii.gz",
+        "masks/p1.nii.gz",
+        "images/p2_flair.nii",
+        "masks/p2.nii",
+        "a/labels/p3_flair.nii",
+        "masks/p4.nii",
+    ]
+    found = group_by_names(map(PurePath, [*names, "a/images/p3_flair.nii"]))
+    assert {g.label: [t.as_posix() for t in g.truths] for g in found.groups} == {
+        "p1": ["masks/p1.nii.gz"],
+        "p2": ["masks/p2.nii"],
+        "p3": ["a/labels/p3_flair.nii"],
+    }
+    assert [p.as_posix() for p in found.lone_masks] == ["masks/p4.nii"]
