@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from segport.errors import OutputError
 from segport_train import checkpoint, loop, trainer
 from segport_train.checkpoint import load_checkpoint
 from segport_train.settings import TrainSettings
@@ -120,12 +121,27 @@ def raise_host(_: torch.Tensor) -> torch.Tensor:
     raise MemoryError
 
 
+def raising(text: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what fails as CUDA and its libraries do, where torch's allocator does not come to fail first."""
+
+    def fail(_: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError(text)
+
+    return fail
+
+
 @pytest.mark.parametrize(
     ("act", "found"),
     [
         (allocate, "the machine's memory is full ("),
         (raise_host, "the machine's memory is full (out of memory)"),
         (raise_gpu, "the GPU's memory is full (CUDA out of memory. Tried to allocate 2.00 GiB.)"),
+        (raising("CUDA error: out of memory\nCompile with"), "the GPU's memory is full (CUDA error: out of memory)"),
+        (
+            raising("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"),
+            "the GPU's memory is full (CUDA error: CUBLAS",
+        ),
+        (raising("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "the GPU's memory is full (cuDNN error: CUDNN"),
     ],
 )
 def test_memory_that_is_full_has_a_remedy(
@@ -176,6 +192,17 @@ def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(
     assert not list((tmp_path / "run").glob(".*.tmp"))
     full[0] = False
     assert train(data, tmp_path / "run", "--resume") == 0
+
+
+def test_a_disk_that_is_full_to_the_last_byte_says_what_helps(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(path: Path, rows: object) -> None:
+        raise OutputError(f"{path}: cannot be written (No space left on device)") from OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(loop, "write_metrics", refuse)
+    assert train(data, tmp_path / "run", "--save-every", "0") == 3
+    said = capsys.readouterr().err
+    last = tmp_path / "run/last.safetensors"
+    assert f"No space left on device); remedy: free space, then --resume goes on from {last}" in said
 
 
 def test_other_refusals_of_the_disk_are_passed_on(data: Path, tmp_path: Path, capsys) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.distributed import DistNetworkError
 
 from segport.errors import DeviceError, SegportError, UsageError
@@ -158,3 +159,11 @@ def test_a_process_that_lost_the_others_says_so(lost: RuntimeError, tmp_path: Pa
         explain_failures(TrainSettings(tmp_path, tmp_path)),
     ):
         raise lost
+
+
+@pytest.mark.parametrize(("count", "cuda"), [(1, True), (2, False), (2, True)])
+def test_batch_statistics_are_of_all_processes_on_cuda_alone(monkeypatch, count: int, cuda: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    monkeypatch.setattr(nn.Parameter, "is_cuda", cuda, raising=False)
+    Processes(0, count).normalise_together(network)
+    assert isinstance(network[1], nn.SyncBatchNorm) == (count == 2 and cuda)

@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def report(folder: Path, settings: TrainSettings, *, problems: list[Problem]) -> None:
+def report(folder: Path, settings: TrainSettings, *, problems: list[Problem], unseen: bool = False) -> None:
     table, _ = build_table(settings)
     table["site"] = table.patient.str[:2]
     later = table.number.isin([2, 5]) if settings.split == "slice" else table.patient == NAMES[0]
@@ -43,7 +44,8 @@ def report(folder: Path, settings: TrainSettings, *, problems: list[Problem]) ->
         for part, rows in (("train", table[~later]), ("val", table[later]))
     }
     parts = {part: evaluate(FLAIR, one, CPU, "bce", 4, detailed=True) for part, one in data.items()}
-    write_report(settings, CONTRACT, problems, FLAIR, CPU, data, parts)
+    prepared = SimpleNamespace(problems=problems, hardware=CPU, unseen=unseen)
+    write_report(settings, CONTRACT, prepared, FLAIR, data, parts)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -60,7 +62,7 @@ def test_a_report_of_a_slice_split_shows_the_leak(run: Path) -> None:
     copied = next(line for line in val.splitlines() if line.startswith("| Dice, pooled pixels"))
     assert copied.endswith("| 0.6667 |")  # slice 2 takes 1's mask, which is the same; slice 5, empty, takes 4's
     assert "There is no test part" in text
-    assert "The epoch was chosen by mean Dice per patient on val" in text
+    assert "The epoch was chosen by mean Dice over val's patients with tumour" in text
     assert "## What the figures mean" in text
     assert "| p\\|" in text
     assert "腫瘍/腫瘍_2.png" in text

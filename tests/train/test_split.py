@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import square, write
@@ -24,7 +24,7 @@ def table_of(*patients: str, site_pattern: str = SITE_PATTERN) -> pd.DataFrame:
         for p in patients
         for n in (1, 2)
     ]
-    return pd.DataFrame(rows, columns=["patient", "relative", "tumour_pixels", "pixels_sha256", "constant", "site"])
+    return pd.DataFrame(rows, columns=["patient", "relative", "tumour_pixels", "shown_sha256", "constant", "site"])
 
 
 def site_of(patient: str, pattern: str) -> str:
@@ -89,6 +89,7 @@ def test_a_patient_whose_site_is_not_known_is_named() -> None:
         parts_of(table_of("TCGA_HT_1_x", "own"), split="site", holdout=("HT",))
 
 
+@settings(deadline=None)
 @given(
     patients=st.integers(1, 12),
     how=st.sampled_from(["patient", "site", "fold"]),
@@ -158,7 +159,7 @@ def test_the_same_pixels_in_two_parts_stop_whatever_their_masks() -> None:
     test = table.index[parts == "test"][1]
     train = table.index[parts == "train"][1]
     assert table.tumour_pixels[test] == table.tumour_pixels[train] == 0
-    table.loc[test, "pixels_sha256"] = table.pixels_sha256[train]
+    table.loc[test, "shown_sha256"] = table.shown_sha256[train]
     with pytest.raises(UsageError, match=r"2 slices with the same pixels lie in two parts, such as") as refusal:
         assign_parts(table, TrainSettings(Path("in"), Path("out")))
     assert table.relative[test] in str(refusal.value)
@@ -209,3 +210,14 @@ def test_a_fold_is_written_as_a_fraction(tmp_path: Path, capsys: pytest.CaptureF
     assert "two: expected K/N, as in 1/5" in capsys.readouterr().err
     assert main([str(tmp_path), "--out", str(tmp_path / "run"), "--fold", "3/2"]) == 2
     assert "--fold is (3, 2), expected K/N with K from 1 to N" in capsys.readouterr().err
+
+
+def test_grey_and_rgb_that_the_network_sees_as_one_are_copies(tmp_path: Path) -> None:
+    for n, patient in enumerate(("a", "b", "c")):
+        grey = square(32, low=8, high=20, value=200 if n < 2 else 90)[..., 1]
+        write(tmp_path / f"in/{patient}/1.png", grey if n else np.stack([grey] * 3, axis=-1))
+        write(tmp_path / f"in/{patient}/1_mask.png", square(32, low=8, high=20)[..., 1])
+    table, _ = build_table(TrainSettings(tmp_path / "in", tmp_path / "run"))
+    assert table.channels.tolist() == [3, 1, 1]
+    assert table.pixels_sha256.nunique() == 3
+    assert table.shown_sha256.nunique() == 2

@@ -70,23 +70,31 @@ def test_a_part_without_tumour_shows_no_score_of_tumour() -> None:
 
 def test_tumours_are_in_quarters_by_their_size() -> None:
     table = cells(size_table(scored(*(("a", row(n % 2 * n), row(n)) for n in (9, 3, 1, 7, 5, 2, 8)))))
-    assert table["smallest quarter"] == ["1 to 2", "2", "1", "0.5000"]
-    assert table["second quarter"] == ["3 to 5", "2", "2", "1.0000"]
-    assert table["third quarter"] == ["7 to 8", "2", "1", "0.5000"]
-    assert table["largest quarter"] == ["9 to 9", "1", "1", "1.0000"]
+    assert table["smallest quarter"] == ["1 to 2", "2", "1", "0.5000", "-", "0.0000"]
+    assert table["second quarter"] == ["3 to 5", "2", "2", "1.0000", "-", "0.0000"]
+    assert table["third quarter"] == ["7 to 8", "2", "1", "0.5000", "-", "0.0000"]
+    assert table["largest quarter"] == ["9 to 9", "1", "1", "1.0000", "-", "0.0000"]
+
+
+def test_quarters_have_intervals_over_patients_and_the_neighbours_masks_beside_them() -> None:
+    one = scored(*((p, row(n * (p == "a")), row(n)) for n in (1, 2, 3, 4) for p in "ab"))
+    copied = scored(*((p, row(n * (p == "b")), row(n)) for n in (1, 2, 3, 4) for p in "ab"))
+    assert cells(size_table(one, copied))["smallest quarter"] == [
+        "1 to 1", "2", "1", "0.5000", "0.000 to 1.000", "0.0000", "0.5000",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_fewer_tumour_slices_than_quarters_leave_some_empty(count: int) -> None:
     table = cells(size_table(scored(("a", row(0), row(0)), *(("a", row(n), row(n)) for n in range(1, count + 1)))))
     assert [r[1] for name, r in table.items() if "quarter" in name] == ["1"] * count + ["0"] * (4 - count)
-    assert table["largest quarter"] == ["-", "0", "0", "-"]
+    assert table["largest quarter"] == ["-", "0", "0", "-", "-", "-"]
 
 
 def test_sites_are_scored_by_themselves_and_slices_of_none_are_left_out() -> None:
     north, south = scored(("a", row(4), row(8)), site="no|rth"), scored(("b", row(2), row(2)), first=1, site="south")
     table = cells(site_table({"test": north + south + scored(("c", row(0), row(5)), first=2)}))
-    assert table["no\\|rth"] == ["test", "1", "1", f"{8 / 12:.4f}", "-", f"{8 / 12:.4f}", "-"]
+    assert table["no\\|rth"] == ["test", "1", "1", f"{8 / 12:.4f}", "-", f"{8 / 12:.4f}", "-", "0.0000"]
     assert table["south"][3] == "1.0000"
     assert len(table) == 4  # header, line, two sites
     assert site_table({"test": TWO}) == ""
@@ -110,7 +118,11 @@ def test_the_worst_slices_are_of_several_patients_and_the_gravest_of_equals_firs
     missed: Evaluation = scored(
         *(("a", row(0), row(n)) for n in (3, 9, 5, 7)), ("b", row(1), row(4)), ("b", row(1), row(1))
     )
-    assert [s.row for s in choose_worst(missed)] == [1, 3, 2, 4]
+    assert [s.row for s in choose_worst(missed)] == [1, 3, 2, 0, 4]
+    filled = choose_worst(scored(*(("a", row(0), row(9)) for _ in range(12)), *((p, row(1), row(9)) for p in "bcdef")))
+    assert [s.patient for s in filled] == ["a"] * 5 + list("bcdef")
+    spread = choose_worst(scored(*((p, row(0), row(9)) for p in "abcd" for _ in range(9))))
+    assert [s.patient for s in spread] == ["a"] * 3 + ["b"] * 3 + ["c"] * 3 + ["d"]
     many = scored(*((f"p{n}", row(n % 5), row(9)) for n in range(30)))
     assert [s.counts.tp for s in choose_worst(many)] == [0] * 6 + [1] * 4
     assert choose_worst(scored(("a", row(4), row(4)), ("a", row(0), row(0)))) == []

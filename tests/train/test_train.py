@@ -2,11 +2,13 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,11 +16,14 @@ import torch
 from helpers import square, write
 from segport.contract import KEY
 from segport.errors import ModelError
-from segport_train import loop
+from segport.scoring import Agreement, Counts
+from segport_train import loop, trainer
 from segport_train.checkpoint import load_checkpoint, load_network
 from segport_train.cli import main
-from segport_train.model import PLUS
+from segport_train.evaluation import Evaluation, SliceScore
+from segport_train.model import PLUS, weights_sha256
 from segport_train.progress import Progress
+from segport_train.trainer import Trainer
 from thin import thin_networks
 
 TINY = "--size 32 --output-stride 16 --epochs 3 --batch-size 4 --optimizer adamw --loss bce-dice --device cpu --seed 4"
@@ -123,7 +128,9 @@ def test_one_slice_is_too_few(tmp_path: Path, capsys) -> None:
     write(tmp_path / "data/a/a_1.png", square(32, low=8, high=24))
     write(tmp_path / "data/a/a_1_mask.png", square(32, low=8, high=24)[..., 1])
     assert train(tmp_path / "data", tmp_path / "run") == 2
-    assert "one slice is too few" in capsys.readouterr().err
+    assert (
+        "1 slice is too few to train on: batch normalisation needs two; remedy: more slices" in capsys.readouterr().err
+    )
 
 
 def test_a_run_can_start_from_a_checkpoint(data: Path, tmp_path: Path, capsys) -> None:
@@ -131,7 +138,11 @@ def test_a_run_can_start_from_a_checkpoint(data: Path, tmp_path: Path, capsys) -
     init = str(tmp_path / "first/last.safetensors")
     assert train(data, tmp_path / "second", "--init", init, "--output-stride", "8", "--epochs", "1") == 0
     assert train(data, tmp_path / "third", "--init", str(tmp_path / "nothing")) == 3
-    assert "is not a readable checkpoint" in capsys.readouterr().err
+    assert "is neither none, default, imagenet nor a file; expected" in capsys.readouterr().err
+    (tmp_path / "cut.safetensors").write_bytes(Path(init).read_bytes()[:999])
+    assert train(data, tmp_path / "third", "--init", str(tmp_path / "cut.safetensors")) == 3
+    assert "is not a readable checkpoint" in (said := capsys.readouterr().err)
+    assert "remedy: a copy of it" in said
 
 
 def test_a_run_with_a_decoder_hands_its_architecture_on(data: Path, tmp_path: Path, capsys) -> None:
@@ -160,9 +171,14 @@ def test_an_interrupt_exits_130_and_says_how_to_go_on(data: Path, tmp_path: Path
     def interrupted(*_: object) -> Progress:
         raise KeyboardInterrupt
 
+    trained = loop._train_epoch
     monkeypatch.setattr(loop, "_train_epoch", interrupted)
     assert train(data, tmp_path / "run") == 130
-    assert "--resume" in capsys.readouterr().err
+    assert "interrupted; start again; there is no checkpoint yet" in capsys.readouterr().err
+    calls, real = iter([False, True]), trained
+    monkeypatch.setattr(loop, "_train_epoch", lambda *args: interrupted() if next(calls) else real(*args))
+    assert train(data, tmp_path / "run") == 130
+    assert f"interrupted; --resume goes on from {tmp_path / 'run/last.safetensors'}" in capsys.readouterr().err
 
 
 def test_files_left_out_are_listed_and_a_slice_split_warns(data: Path, tmp_path: Path, capsys) -> None:
@@ -209,3 +225,104 @@ def test_the_missing_extra_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "pip install 'segport[train]'" in done.stderr
+
+
+def evaluation(*patients: tuple[int, int]) -> Evaluation:
+    """Return what a part scores whose patients have so many pixels of tumour, of which so many are found."""
+    counts = [Counts(tp=found, fn=tumour - found, tn=99) for tumour, found in patients]
+    return Evaluation(tuple(SliceScore(i, f"p{i}", f"p{i}", "", Agreement(c)) for i, c in enumerate(counts)))
+
+
+def test_the_epoch_with_the_best_dice_on_val_is_kept(data: Path, tmp_path: Path, monkeypatch) -> None:
+    found = iter([2, 7, 5])  # of 10, by epoch; the patient without tumour counts for nothing
+    real, saved = Trainer.evaluate, []
+
+    def evaluate(trainer: Trainer, network, part, *, detailed: bool = False) -> Evaluation:
+        if part.augmented or len(saved) == 3:  # the training part; the report
+            return real(trainer, network, part, detailed=detailed)
+        saved.append(weights_sha256(network.state_dict()))
+        return evaluation((10, next(found)), (0, 0))
+
+    monkeypatch.setattr(Trainer, "evaluate", evaluate)
+    assert train(data, tmp_path / "run", "--test", "0") == 0
+    assert len(set(saved)) == 3
+    assert [r["best"] for r in rows(tmp_path / "run/metrics.csv")] == ["True", "True", "False"]
+    best = load_checkpoint(tmp_path / "run/best.safetensors")
+    assert weights_sha256(best.weights) == saved[1]
+    assert best.contract.origin.dice["val/pooled"] == round(14 / 17, 4)
+    assert best.contract.origin.dice["val/mean-per-patient"] == round((14 / 17 + 1) / 2, 4)
+    assert weights_sha256(load_checkpoint(tmp_path / "run/last.safetensors").weights) == saved[2]
+
+
+@pytest.mark.parametrize("val", ["0", "0.25"])
+def test_without_tumour_in_val_the_last_epoch_is_kept(data: Path, tmp_path: Path, capsys, val: str) -> None:
+    parts = [f"p{n},{part}" for n, part in enumerate(("train", "train", "val", "test"))]
+    (tmp_path / "split.csv").write_text("patient,part\n" + "\n".join(parts))
+    for path in (data / "p2").glob("*_mask.png"):
+        write(path, np.zeros((32, 32), np.uint8))
+    options = ["--split-file", str(tmp_path / "split.csv")] if val != "0" else ["--val", "0"]
+    assert train(data, tmp_path / "run", *options) == 0
+    assert [r["best"] for r in rows(tmp_path / "run/metrics.csv")] == ["True"] * 3
+    best, last = (load_checkpoint(tmp_path / f"run/{name}.safetensors").weights for name in ("best", "last"))
+    assert weights_sha256(best) == weights_sha256(last)
+    said = capsys.readouterr().err
+    assert ("the val part has no slice with tumour: best.safetensors will be the last epoch" in said) == (val != "0")
+
+
+def test_the_contract_says_what_auto_became(data: Path, tmp_path: Path) -> None:
+    assert train(data, tmp_path / "run", "--epochs", "1") == 0
+    recorded = json.loads((tmp_path / "run/settings.json").read_text())
+    settings = load_checkpoint(tmp_path / "run/best.safetensors").contract.origin.settings
+    found = [settings[name] for name in ("precision", "device", "processes")]
+    assert found == [recorded["precision"], "cpu", 1]
+    assert recorded["precision"] in ("bf16", "fp32")
+    assert recorded["threads"] == torch.get_num_threads() == 1  # thin networks compute on one
+    assert recorded["versions"]["opencv"] == cv2.__version__
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_a_step_takes_the_fast_paths(data: Path, tmp_path: Path, monkeypatch, optimizer: str) -> None:
+    seen, real = [], Trainer.step
+
+    def step(trainer: Trainer, batch, *where: int) -> torch.Tensor:
+        first = trainer.network.net.backbone.conv1
+        seen.append(
+            (first.weight.is_contiguous(memory_format=torch.channels_last), trainer.optimizer.defaults["fused"])
+        )
+        first.register_forward_hook(lambda module, given, made: seen.append(made.dtype))
+        return real(trainer, batch, *where)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    assert train(data, tmp_path / "run", "--epochs", "1", "--precision", "bf16", "--optimizer", optimizer) == 0
+    assert seen[0] == (True, True)
+    assert seen[1] == torch.bfloat16
+
+
+def test_large_gradients_are_clipped(data: Path, tmp_path: Path, monkeypatch) -> None:
+    norms, real = [], torch.optim.AdamW.step
+
+    def step(optimizer: torch.optim.AdamW, *more: object) -> object:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        norms.append(float(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))))
+        return real(optimizer, *more)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    monkeypatch.setattr(trainer, "AUXILIARY_WEIGHT", 1e3)
+    assert train(data, tmp_path / "run", "--epochs", "1") == 0
+    assert max(norms) == pytest.approx(trainer.GRADIENT_NORM, rel=1e-3)
+
+
+def test_weights_that_know_patients_of_val_or_test_are_refused(data: Path, tmp_path: Path, capsys) -> None:
+    assert train(data, tmp_path / "first", "--epochs", "1") == 0
+    init = ("--init", str(tmp_path / "first/best.safetensors"), "--epochs", "1")
+    assert train(data, tmp_path / "same", *init) == 0
+    assert "it was trained on no patient of val or test" in (tmp_path / "same/report.md").read_text()
+    capsys.readouterr()
+    assert train(data, tmp_path / "other", *init, "--seed", "5") == 2
+    said = capsys.readouterr().err
+    assert "was made with patients that are in val or test: p" in said
+    assert "remedy: the --split, --seed and --fold of that run" in said
+    (tmp_path / "alone").mkdir()
+    copy = shutil.copy(tmp_path / "first/best.safetensors", tmp_path / "alone")
+    assert train(data, tmp_path / "other", "--init", str(copy), "--epochs", "1", "--seed", "5") == 0
+    assert "if patients of val or test had a part in that" in (tmp_path / "other/report.md").read_text()

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from segport.errors import ModelError
+from segport.text import printable
 from segport_train.checkpoint import load_checkpoint
 from segport_train.init import Init
 from segport_train.model import SegmentationNetwork
@@ -99,7 +100,8 @@ def _read_foreign(path: Path) -> Tensors:
         else:
             state = load_file(path)
     except UNREADABLE as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().splitlines()[0].split(". ")[0] if str(error).strip() else type(error).__name__
+        reason = printable(reason)
         raise ModelError(
             f"{path}: holds no weights that can be read safely ({reason});"
             " remedy: torch.save(network.state_dict(), PATH), with nothing else in it"

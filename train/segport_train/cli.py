@@ -112,6 +112,7 @@ def command(**options: Any) -> int:
     if options["output_stride"] is not None:
         options["output_stride"] = int(options["output_stride"])
     try:
+        from segport_train.failures import describe_last
         from segport_train.init import follow_model
         from segport_train.loop import train
         from segport_train.start import open_run
@@ -119,14 +120,18 @@ def command(**options: Any) -> int:
         raise UsageError(MISSING.format(name=error.name)) from error
 
     settings = TrainSettings(**follow_model(options))
-    with open_run(settings) as prepared:
-        if not prepared.processes.first:
-            deque(train(settings, prepared), 0)  # the first process speaks for all
-            return 0
-        _describe(settings, prepared)
-        started = time.monotonic()
-        for report in train(settings, prepared):
-            _say(f"epoch {report.epoch}/{settings.epochs}  {report.line}  {time.monotonic() - started:.0f} s")
+    try:
+        with open_run(settings) as prepared:
+            if not prepared.processes.first:
+                deque(train(settings, prepared), 0)  # the first process speaks for all
+                return 0
+            _describe(settings, prepared)
+            started = time.monotonic()
+            for report in train(settings, prepared):
+                _say(f"epoch {report.epoch}/{settings.epochs}  {report.line}  {time.monotonic() - started:.0f} s")
+    except KeyboardInterrupt:
+        _say(f"interrupted; {describe_last(settings)}")
+        return 130
     click.echo((settings.out / "report.md").read_text(encoding="utf-8"))
     _say(f"next: seg-export {settings.out / 'best.safetensors'} --out model.onnx")
     return 0
@@ -146,7 +151,7 @@ def _describe(settings: TrainSettings, prepared: "Prepared") -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return the exit code: 0, 2 usage or data, 3 cannot go on, 130 interrupted."""
-    return run_command(command, arguments, name="seg-train", interrupted="interrupted; go on with --resume")
+    return run_command(command, arguments, name="seg-train", interrupted="interrupted")
 
 
 def _say(text: str) -> None:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -28,7 +29,7 @@ from segport_train.table import content
 def versions() -> dict[str, str]:
     """Return the versions of what computes numbers."""
     named = {n: version(n) for n in ("torch", "torchvision", "numpy")}
-    return {"segport": __version__, "python": platform.python_version(), **named}
+    return {"segport": __version__, "python": platform.python_version(), **named, "opencv": cv2.__version__}
 
 
 def first_contract(settings: TrainSettings, ranges: TrainingRange, init: Init) -> ModelContract:

@@ -45,7 +45,10 @@ class Processes:
         """End with a `UsageError` unless a step's slices divide evenly, two or more each for batch normalisation."""
         least = 1 if settings.batch_norm == "frozen" else 2
         if slices < least:
-            raise UsageError("one slice is too few to train on: batch normalisation needs two")
+            raise UsageError(
+                f"{slices} slice is too few to train on: batch normalisation needs two; remedy: more slices with"
+                " tumour, or --init with --batch-norm frozen"
+            )
         if slices < self.count * least or slices % self.count:
             self.end(
                 UsageError(

@@ -80,6 +80,8 @@ def read_metrics(path: Path, done: int) -> list[EpochReport]:
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= done]
+        if len(rows) != done:
+            raise ValueError(f"{len(rows)} of {done} are there")
         return [EpochReport(**{name: kinds.get(name, _number)(text) for name, text in row.items()}) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(

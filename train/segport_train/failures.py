@@ -1,28 +1,39 @@
 """What PyTorch and the machine raise when a training cannot go on, in words: what is short, and the remedy."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from segport.errors import DeviceError, SegportError
+from segport.errors import DeviceError, OutputError, SegportError
 from segport_train.settings import TrainSettings
 
 HOST_MEMORY = ("DefaultCPUAllocator", "can't allocate memory")  # torch's allocator raises a plain RuntimeError
+# what CUDA and its libraries raise where torch's allocator has not come to raise its own error
+GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+FULL = (errno.ENOSPC, errno.EDQUOT)
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # and so does gloo
 
 
 @contextmanager
 def explain_failures(settings: TrainSettings) -> Iterator[None]:
-    """Turn memory that is not there, and processes that have ended, into a `SegportError` with the remedy."""
+    """Turn memory and disk space that are not there, and processes that have ended, into errors with the remedy."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise DeviceError(f"the GPU's memory is full ({_first_line(error)}); {_remedy(settings)}") from error
+    except OutputError as error:
+        cause = error.__cause__
+        if not (isinstance(cause, OSError) and cause.errno in FULL) or "remedy" in str(error):
+            raise
+        raise OutputError(f"{error}; remedy: free space, then {describe_last(settings)}") from error
     except MemoryError as error:
         raise SegportError(f"the machine's memory is full ({_first_line(error)}); {_remedy(settings)}") from error
     except RuntimeError as error:
         text = str(error)
+        if any(sign in text for sign in GPU_MEMORY):
+            raise DeviceError(f"the GPU's memory is full ({_first_line(error)}); {_remedy(settings)}") from error
         if any(sign in text for sign in HOST_MEMORY):
             raise SegportError(f"the machine's memory is full ({_first_line(error)}); {_remedy(settings)}") from error
         if isinstance(error, torch.distributed.DistError) or any(sign in text for sign in LOST):

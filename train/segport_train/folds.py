@@ -96,7 +96,7 @@ def describe_folds(runs: Sequence[FoldRun]) -> str:
     """Return the report on all folds, in Markdown; errors as for `pool`."""
     pooled = pool(runs)
     ordered = sorted(runs, key=lambda run: run.number)
-    unknown = sorted({str(one.path) for run in runs for one in run.ancestors if one.patients is None})
+    unknown = sorted({str(one.path) for run in runs for one in run.ancestors if one.recorded is None})
     return "".join(
         [
             f"# Out-of-fold scores of {len(runs)} runs\n\n",
@@ -118,7 +118,7 @@ def describe_folds(runs: Sequence[FoldRun]) -> str:
 def _refuse_known(run: FoldRun) -> None:
     """Raise where a test patient had a part in the weights that the run started from, or in those before them."""
     for ancestor in run.ancestors:
-        twice = sorted(set(run.test.patients) & (ancestor.patients or set()))
+        twice = sorted(set(run.test.patients) & ancestor.patients)
         if twice:
             raise UsageError(
                 f"{run.folder}: started from {ancestor.path}, which {len(twice)} of its test patients had a part in,"

@@ -83,6 +83,11 @@ def find_init(name: str) -> Init:
         if not path.is_file():
             raise ModelError(f"--init {name}: is not a file; expected weights that torch.save wrote")
         return Init("torchvision", name, path)
+    if not path.is_file():
+        raise ModelError(
+            f"--init {name}: is neither {', '.join(NAMED)} nor a file; expected one of these, a .safetensors file of"
+            " seg-train, an .onnx of seg-export, or a state dict of torchvision's (.pth, .pt, .safetensors)"
+        )
     contract = contract_of_checkpoint(path)
     return Init("torchvision" if contract is None else "checkpoint", name, path, contract)
 
@@ -94,7 +99,8 @@ def contract_of_checkpoint(path: Path) -> ModelContract | None:
             header = file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"{path}: is not a readable checkpoint ({error}); expected a .safetensors file that seg-train wrote"
+            f"{path}: is not a readable checkpoint ({error}); expected a .safetensors file that seg-train wrote;"
+            " remedy: a copy of it, or another --out with --init from a file that is whole"
         ) from error
     return ModelContract.from_json(header[KEY], str(path)) if KEY in header else None
 

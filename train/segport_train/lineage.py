@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,21 @@ UNTAUGHT = ("none", "imagenet")  # weights that no patient made
 
 @dataclass(frozen=True)
 class Ancestor:
-    """A file of weights that a run started from. `patients`: those that made it. `recorded`: its run's settings.json.
+    """A file of weights that a run started from. `trained`, `chosen`: patients of its train and val parts.
 
-    Both None where that is not known: there is no such file, it lies in no run folder, or it is another by now.
+    `recorded`: its run's settings.json, None where that is not known: there is no such file, it lies in no run folder,
+    or it is another by now.
     """
 
     path: Path
-    patients: frozenset[str] | None = None
+    trained: frozenset[str] = frozenset()
+    chosen: frozenset[str] = frozenset()
     recorded: dict[str, Any] | None = None
+
+    @property
+    def patients(self) -> frozenset[str]:
+        """The patients that made it."""
+        return self.trained | self.chosen
 
 
 def trace_ancestors(recorded: dict[str, Any]) -> tuple[Ancestor, ...]:
@@ -45,10 +52,23 @@ def _trace(recorded: dict[str, Any]) -> Iterator[Ancestor]:
 def _read(path: Path, sha256: str | None) -> Ancestor:
     try:
         with (path.parent / "split.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-            patients = frozenset(str(csv_safe(row["patient"])) for row in csv.DictReader(file) if row["part"] != "test")
+            parts: dict[str, set[str]] = {"train": set(), "val": set(), "test": set()}
+            for row in csv.DictReader(file):
+                parts[row["part"]].add(str(csv_safe(row["patient"])))
         recorded = json.loads((path.parent / "settings.json").read_bytes())
         _ = recorded["settings"]["init"]
         same = sha256 in (None, file_sha256(path))
     except (OSError, ValueError, KeyError, TypeError):
         return Ancestor(path)
-    return Ancestor(path, patients, recorded) if same else Ancestor(path)
+    return Ancestor(path, frozenset(parts["train"]), frozenset(parts["val"]), recorded) if same else Ancestor(path)
+
+
+def find_taught(recorded: dict[str, Any], val: Iterable[str], test: Iterable[str]) -> tuple[list[str], bool]:
+    """Return which patients of a run's val and test parts its ancestors were made with, and whether all are known.
+
+    Val may be val again: it chooses epochs, and its figures are called too good anyway.
+    """
+    val, test = ({str(csv_safe(patient)) for patient in part} for part in (val, test))
+    ancestors = trace_ancestors(recorded)
+    taught = {p for a in ancestors for p in (a.trained & (val | test)) | (a.chosen & test)}
+    return sorted(taught), all(a.recorded is not None for a in ancestors)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from statistics import fmean
 
 import torch
 
@@ -63,8 +64,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
             for part in ("train", "val")
             if part in data and (part == "val" or measured)
         }
-        judged = results.get("val")
-        score = judged.scores.dice_mean_per_patient if judged else float(epoch)
+        score = _score(results.get("val"), epoch)
         best = score > progress.best
         of_best = results if best and last else {}
         steps_taken, loss = progress.step, progress.loss
@@ -91,7 +91,16 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
         if part in data
     }
     if processes.first:
-        write_report(settings, contract, prepared.problems, network, hardware, data, final)
+        write_report(settings, contract, prepared, network, data, final)
+
+
+def _score(val: Evaluation | None, epoch: int) -> float:
+    """Return what chooses the epoch: mean Dice over the patients of val with tumour; without any, the last is best.
+
+    An empty mask scores 1 on a patient without tumour: an untrained network would be the best there is.
+    """
+    dice = [counts.dice for counts in val.patients.values() if counts.tumour_pixels] if val is not None else []
+    return fmean(dice) if dice else float(epoch)
 
 
 def _open_parts(settings: TrainSettings, prepared: Prepared) -> dict[str, SliceDataset]:

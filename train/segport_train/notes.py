@@ -25,6 +25,9 @@ precision of an empty mask is 0 where there is tumour and 1 where there is none;
 mask is empty, else 0.
 - *HD95*: 95th percentile of the distances between the two outlines, mean over a patient's slices with tumour in mask \
 or truth, then over patients; where one of the two is empty it is the slice's diagonal.
+- *Loss* in the curves: `step_loss` is of the augmented batches while they are learnt, as many slices with tumour as \
+without, and has the auxiliary head's part in it; `train_loss` and `val_loss` are of all slices as they are, without \
+that. They are not to be compared with each other.
 - A tumour slice is *found* when at least one of its tumour pixels is in the mask, else *missed*.
 - *ECE* (expected calibration error): the mean over pixels of how far the mean probability and the share of tumour lie \
 apart in ten bins. Over all pixels it is small for any trained network, since nearly all are certain background; the \

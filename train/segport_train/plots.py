@@ -29,7 +29,7 @@ def draw_curves(path: Path, rows: list[dict[str, Any]]) -> None:
             if measured:
                 epochs, values = zip(*measured, strict=True)
                 axes.plot(epochs, values, label=name, linestyle="--" if "nothing" in name else "-", marker=".")
-        axes.set(title=title, xlabel="epoch")
+        axes.set(title=title, xlabel="epoch", xlim=(rows[0]["epoch"] - 0.5, rows[-1]["epoch"] + 0.5))
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
             axes.legend(fontsize="small")

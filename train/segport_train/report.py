@@ -10,13 +10,12 @@ from segport.text import printable
 from segport_train.baselines import copy_neighbours
 from segport_train.dataset import SliceDataset
 from segport_train.evaluation import Evaluation, SliceScore
-from segport_train.hardware import Hardware
 from segport_train.model import SegmentationNetwork
 from segport_train.notes import NOTES
 from segport_train.plots import draw_calibration, draw_worst
 from segport_train.results import write_results
 from segport_train.settings import TrainSettings
-from segport_train.table import Problem
+from segport_train.start import Prepared
 from segport_train.tables import (
     calibration_table,
     cell,
@@ -33,9 +32,8 @@ from segport_train.worst import OF_A_PATIENT, choose_worst, draw_slices
 def write_report(
     settings: TrainSettings,
     contract: ModelContract,
-    problems: list[Problem],
+    prepared: Prepared,
     network: SegmentationNetwork,
-    hardware: Hardware,
     data: Mapping[str, SliceDataset],
     parts: Mapping[str, Evaluation],
 ) -> None:
@@ -49,11 +47,11 @@ def write_report(
     judged = next(part for part in ("test", "val", "train") if part in parts)
     worst = choose_worst(parts[judged])
     if worst:
-        pictures = draw_slices(network, data[judged], contract, [s.row for s in worst], hardware)
+        pictures = draw_slices(network, data[judged], contract, [s.row for s in worst], prepared.hardware)
         draw_worst(out / "worst.png", [_title(i, s) for i, s in enumerate(worst, 1)], pictures)
     lines = [
         f"# {contract.origin.architecture}, output stride {contract.origin.output_stride}, {settings.size} pixels\n\n",
-        *_preface(settings, problems, parts),
+        *_preface(settings, prepared, parts),
         *_scores(data, parts),
         "## Calibration\n\n" + calibration_table(parts) + "![Reliability curves](calibration.png)\n\n",
         *(_worst(judged, worst) if worst else ()),
@@ -65,21 +63,20 @@ def write_report(
     write_page(out / "report.html", text, find_licence(contract.origin.settings))
 
 
-def _preface(settings: TrainSettings, problems: list[Problem], parts: Mapping[str, Evaluation]) -> Iterator[str]:
+def _preface(settings: TrainSettings, prepared: Prepared, parts: Mapping[str, Evaluation]) -> Iterator[str]:
     yield f"Scores of best.safetensors on all slices of each part. Split by {_split(settings)}.\n"
     if settings.tumour_only:
         yield "Slices without tumour are left out (`--tumour-only`): what a mask on them would cost is not counted.\n"
     if "val" in parts:
-        yield "The epoch was chosen by mean Dice per patient on val, so the figures of val are too good.\n"
+        yield "The epoch was chosen by mean Dice over val's patients with tumour, so val's figures are too good.\n"
     if "test" not in parts:
         yield "There is no test part: no figure below comes from unseen, unselected patients.\n"
     if settings.init not in ("none", "imagenet"):
-        yield (
-            f"Started from {'the embedded model' if settings.init == 'default' else 'weights of an earlier training'}:"
-            " if patients of val or test had a part in that, their figures are too good.\n"
-        )
-    if problems:
-        yield f"Left out: {len(problems)} files.\n"
+        source = "the embedded model" if settings.init == "default" else "weights of an earlier training"
+        doubt = "if patients of val or test had a part in that, their figures are too good"
+        yield f"Started from {source}: {'it was trained on no patient of val or test' if prepared.unseen else doubt}.\n"
+    if prepared.problems:
+        yield f"Left out: {len(prepared.problems)} files.\n"
     yield "\n"
 
 
@@ -92,14 +89,15 @@ def _scores(data: Mapping[str, SliceDataset], parts: Mapping[str, Evaluation]) -
                 "Patients of this part are in the training part as well: read the scores as optimistic, and against"
                 " those of copying the nearest training slice.\n\n"
             )
-        yield score_table(one, copied) + size_table(one)
+        yield score_table(one, copied) + size_table(one, copied)
     if sites := site_table(parts):
         yield f"## Sites\n\n{sites}"
 
 
 def _worst(judged: str, worst: list[SliceScore]) -> Iterator[str]:
     yield f"## Worst slices of {judged}\n\n"
-    yield f"The lowest Dice among slices with tumour in truth or mask, at most {OF_A_PATIENT} of a patient.\n\n"
+    few = f"at most {OF_A_PATIENT} of a patient where there are others"
+    yield f"The lowest Dice among slices with tumour in truth or mask, {few}.\n\n"
     yield "![Worst slices](worst.png)\n\n"
     counts = [s.counts for s in worst]
     figures = [(f"{c.dice:.4f}", *map(str, (c.tumour_pixels, c.fn, c.fp))) for c in counts]

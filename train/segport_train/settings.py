@@ -104,7 +104,7 @@ class TrainSettings:
                 self.size >= 32 and self.size % self.output_stride == 0,
                 f"--size is {self.size}, expected a multiple of the output stride ({self.output_stride}) from 32",
             ),
-            (self.seed >= 0, f"--seed is {self.seed}, expected 0 or more"),
+            (0 <= self.seed < 2**63, f"--seed is {self.seed}, expected 0 or more, and less than 2^63"),
             (
                 0 <= self.flair_only <= MOST_FLAIR_ONLY,
                 f"--flair-only is {self.flair_only}, expected a chance from 0 to {MOST_FLAIR_ONLY}",
@@ -115,7 +115,10 @@ class TrainSettings:
             (self.weight_decay >= 0, f"--weight-decay is {self.weight_decay}, expected 0 or more"),
             (0 <= self.validation < 1, f"--val is {self.validation}, expected a share of at least 0 and below 1"),
             (0 <= self.test < 1, f"--test is {self.test}, expected a share of at least 0 and below 1"),
-            (self.validation + self.test < 1, "--val and --test together leave nothing to train on"),
+            (
+                self.fold is not None or self.split == "site" or self.validation + self.test < 1,
+                "--val and --test together leave nothing to train on",
+            ),
             (
                 self.fold is None or 1 <= self.fold[0] <= self.fold[1] >= 2,
                 f"--fold is {self.fold}, expected K/N with K from 1 to N",

@@ -46,6 +46,13 @@ def describe_parts(table: pd.DataFrame) -> list[str]:
         for part in ("val", "test")
         if counts.get(part, FEW) < FEW
     ]
+    tumour = table.tumour_pixels.groupby(table.part).any()
+    notes += [
+        f"the {part} part has no slice with tumour: "
+        + ("best.safetensors will be the last epoch" if part == "val" else "its Dice says only where a mask is wrong")
+        for part in ("val", "test")
+        if not tumour.get(part, True)
+    ]
     if "val" not in counts:
         notes.append("there is no val part: best.safetensors will be the last epoch, chosen by nothing")
     if "test" not in counts:
@@ -95,8 +102,8 @@ def _refuse_twins(table: pd.DataFrame, parts: pd.Series) -> None:
     Constant slices are exempt: they show nothing of a patient, and every volume may have some.
     """
     shown = table[~table.constant]
-    spread = parts[shown.index].groupby(shown.pixels_sha256).nunique()
-    twins = shown[shown.pixels_sha256.isin(spread.index[spread > 1])].sort_values("pixels_sha256", kind="stable")
+    spread = parts[shown.index].groupby(shown.shown_sha256).nunique()
+    twins = shown[shown.shown_sha256.isin(spread.index[spread > 1])].sort_values("shown_sha256", kind="stable")
     if len(twins):
         first, second = twins.relative.iloc[0], twins.relative.iloc[1]
         raise UsageError(

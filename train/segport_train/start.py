@@ -21,6 +21,7 @@ from segport_train.distribution import ALONE, Processes, join_processes
 from segport_train.failures import explain_failures
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.init import Init, contract_of_checkpoint, find_init
+from segport_train.lineage import find_taught
 from segport_train.model import SegmentationNetwork
 from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings, recorded_setting
 from segport_train.split import PARTS, assign_parts, describe_parts
@@ -32,7 +33,8 @@ class Prepared:
     """What a training starts from.
 
     `problems`: files left out because the settings say so. `notes`: why a resume may not be exact, what was taken of
-    the weights that `init` names, and which parts say little.
+    the weights that `init` names, and which parts say little. `unseen`: whether it is known that no patient of val and
+    test had a part in those weights.
     """
 
     table: pd.DataFrame
@@ -43,6 +45,7 @@ class Prepared:
     processes: Processes
     cache: SliceCache
     init: Init
+    unseen: bool
 
 
 @contextmanager
@@ -81,6 +84,7 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
     recorded = record_settings(settings, hardware, data, "\n".join(table.relative))
     recorded["processes"] = processes.count  # each takes batch statistics of its own share on the CPU
     recorded["start"] = init.described()
+    unseen = _refuse_taught(recorded, table, settings)
     before = settings.out / "settings.json"
     notes = _compare_settings(before, recorded) if settings.resume else _explain(init, contract)
     notes += describe_parts(table)
@@ -95,7 +99,7 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
             settings.out / "split.csv",
             split.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape"),
         )
-    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes, cache, init)
+    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes, cache, init, unseen)
 
 
 def check_folder(settings: TrainSettings) -> None:
@@ -115,6 +119,26 @@ def _find_start(settings: TrainSettings) -> Init:
         return find_init(settings.init)
     last = settings.out / "last.safetensors"
     return Init("resume", "none", last, contract_of_checkpoint(last))
+
+
+def _refuse_taught(recorded: dict[str, Any], table: pd.DataFrame, settings: TrainSettings) -> bool:
+    """Raise `UsageError` where the weights of `init` have learnt patients of val or test; return whether all is known.
+
+    A split of slices puts patients into several parts anyway, and says so.
+    """
+    if settings.split == "slice" and settings.split_file is None:
+        return False
+    val, test = (table.patient[table.part == part].unique() for part in ("val", "test"))
+    taught, known = find_taught(recorded, val, test)
+    if taught:
+        more = f" and {len(taught) - 3} more" if len(taught) > 3 else ""
+        raise UsageError(
+            f"--init {settings.init}: was made with patients that are in val or test: {', '.join(taught[:3])}{more};"
+            " their scores would not be those of patients it has not seen; remedy: the --split, --seed and --fold of"
+            " that run, or --split-file with its split.csv; if other people have the same names, a copy of the"
+            " checkpoint alone in a folder"
+        )
+    return known
 
 
 def _explain(init: Init, contract: ModelContract) -> list[str]:

@@ -107,12 +107,22 @@ def content(row: Mapping[Any, Any]) -> str:
 
 
 def content_hashes(pixels: Pixels, truth: NDArray[np.uint8]) -> dict[str, object]:
-    """Return sha256 and pixels_sha256 of a slice as read and its mask, as the table has them."""
+    """Return the hashes of a slice as read and its mask, as the table has them."""
     both = hashlib.sha256(np.ascontiguousarray(pixels).tobytes())
     alone = both.copy()
     alone.update(f"{pixels.dtype.str} {pixels.shape}".encode())
     both.update(np.packbits(truth).tobytes())
-    return {"sha256": both.hexdigest(), "pixels_sha256": alone.hexdigest()}
+    return {"sha256": both.hexdigest(), "pixels_sha256": alone.hexdigest(), "shown_sha256": _hash_shown(pixels)}
+
+
+def _hash_shown(pixels: Pixels) -> str:
+    """Return a hash of what the network sees: one channel stands for three, so three that are equal are one."""
+    channels = split_channels(pixels)
+    if (channels == channels[..., :1]).all():
+        channels = channels[..., :1]
+    shown = hashlib.sha256(f"{channels.dtype.str} {channels.shape}".encode())
+    shown.update(np.ascontiguousarray(channels).tobytes())
+    return shown.hexdigest()
 
 
 def _read_all(slices: list[Slice]) -> Iterator[_Read | Problem]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import median
 
 import numpy as np
 
@@ -35,7 +35,7 @@ RATIOS = (
     Ratio("recall, mean per patient", lambda _, c: (c.recall, 1)),
     Ratio("accuracy, pooled pixels", lambda _, c: (c.tp + c.tn, c.pixels)),
 )
-POOLED, PER_PATIENT = RATIOS[:2]
+POOLED, PER_PATIENT, PER_TUMOUR_SLICE = RATIOS[:3]
 MEDIAN = "Dice, median per patient"
 
 
@@ -63,18 +63,26 @@ def score_table(one: Evaluation, copied: Evaluation | None = None) -> str:
     return table(["", "network", "95 % interval", *others], rows)
 
 
-def size_table(one: Evaluation) -> str:
-    """Return mean Dice per tumour slice by the tumour's size: quarters of the tumour slices."""
+def size_table(one: Evaluation, copied: Evaluation | None = None) -> str:
+    """Return mean Dice per tumour slice by the tumour's size, quarters of the tumour slices, with both baselines."""
+    others = {"predicting nothing": predict_nothing(one)}
+    if copied is not None:
+        others["copying the nearest training slice"] = copied
     ordered = sorted(one.tumour_slices, key=lambda s: (s.counts.tumour_pixels, s.row))
     rows = []
     for name, chosen in zip(QUARTERS, np.array_split(np.arange(len(ordered)), len(QUARTERS)), strict=True):
         slices = [ordered[i] for i in chosen]
         sizes = [s.counts.tumour_pixels for s in slices]
-        dice = f"{fmean(s.counts.dice for s in slices):.4f}" if slices else NONE
+        pairs = _pairs(one.select(slices), PER_TUMOUR_SLICE)
+        numbers = {s.row for s in slices}
+        baselines = [
+            _share(_pairs(o.select(s for s in o.slices if s.row in numbers), PER_TUMOUR_SLICE)) for o in others.values()
+        ]
         found = sum(s.counts.tp > 0 for s in slices)
         pixels = f"{sizes[0]} to {sizes[-1]}" if slices else NONE
-        rows.append([name, pixels, str(len(slices)), str(found), dice])
-    return table(["tumour slices", "tumour pixels", "slices", "found", "Dice, mean per tumour slice"], rows)
+        rows.append([name, pixels, str(len(slices)), str(found), _share(pairs), _interval(pairs), *baselines])
+    header = ["tumour slices", "tumour pixels", "slices", "found", PER_TUMOUR_SLICE.name, "95 % interval", *others]
+    return table(header, rows)
 
 
 def group_table(header: Sequence[str], groups: Iterable[tuple[Sequence[str], Evaluation]]) -> str:
@@ -82,9 +90,10 @@ def group_table(header: Sequence[str], groups: Iterable[tuple[Sequence[str], Eva
     rows = []
     for names, one in groups:
         pooled, mean = _pairs(one, POOLED), _pairs(one, PER_PATIENT)
-        figures = [_share(pooled), _interval(pooled), _share(mean), _interval(mean)]
+        nothing = _share(_pairs(predict_nothing(one), PER_PATIENT))
+        figures = [_share(pooled), _interval(pooled), _share(mean), _interval(mean), nothing]
         rows.append([*names, str(len(one.patients)), str(len(one.slices)), *figures])
-    measures = [POOLED.name, "95 % interval", PER_PATIENT.name, "95 % interval"]
+    measures = [POOLED.name, "95 % interval", PER_PATIENT.name, "95 % interval", "the same, predicting nothing"]
     return table([*header, "patients", "slices", *measures], rows)
 
 
@@ -136,13 +145,15 @@ def _pairs(one: Evaluation, ratio: Ratio) -> list[tuple[float, float]]:
 
 
 def _share(pairs: Sequence[tuple[float, float]]) -> str:
-    above, below = (sum(values) for values in zip(*pairs, strict=True))
+    above, below = (sum(values) for values in zip(*pairs, strict=True)) if pairs else (0.0, 0.0)
     return f"{above / below:.4f}" if below else NONE
 
 
 def _interval(pairs: Sequence[tuple[float, float]]) -> str:
+    if len(pairs) < 2:
+        return NONE
     above, below = (list(values) for values in zip(*pairs, strict=True))
-    return _range(ratio_interval(above, below) if len(pairs) > 1 else None)
+    return _range(ratio_interval(above, below))
 
 
 def _range(interval: tuple[float, float] | None) -> str:

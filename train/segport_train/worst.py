@@ -20,16 +20,22 @@ OF_A_PATIENT = 3  # else one patient fills the picture
 
 
 def choose_worst(one: Evaluation) -> list[SliceScore]:
-    """Return the ten slices of the lowest Dice among those with tumour in mask or truth, three a patient at most.
+    """Return the ten slices of the lowest Dice among those with tumour in mask or truth.
 
-    Where Dice is the same, the slice with more wrong pixels comes first.
+    Three a patient at most, unless there are too few patients. Where Dice is the same, the slice with more wrong pixels
+    comes first.
     """
-    marked = [s for s in one.slices if s.counts.dice < 1]
-    worst: list[SliceScore] = []
-    for s in sorted(marked, key=lambda s: (s.counts.dice, -s.counts.fp - s.counts.fn, s.row)):
-        if sum(other.patient == s.patient for other in worst) < OF_A_PATIENT:
-            worst.append(s)
-    return worst[:SHOWN]
+    marked = sorted((s for s in one.slices if s.counts.dice < 1), key=_goodness)
+    chosen: list[SliceScore] = []
+    for s in marked:
+        if sum(other.patient == s.patient for other in chosen) < OF_A_PATIENT:
+            chosen.append(s)
+    others = [s for s in marked if s not in chosen]
+    return sorted((chosen + others)[:SHOWN], key=_goodness)
+
+
+def _goodness(s: SliceScore) -> tuple[float, int, int]:
+    return s.counts.dice, -s.counts.fp - s.counts.fn, s.row
 
 
 def draw_slices(
