@@ -83,9 +83,14 @@ class Freshness:
             reason = "--overwrite"
         else:
             reason = self._why_stale(job, entry) or self._what_is_missing(job, entry)
-        if reason and isinstance(job, Job) and (danger := self.reader.why_not(job.slice.path)):
+        if reason and (danger := self._danger(job)):
             return Verdict("refused", danger, entry)
         return Verdict("stale" if reason else "fresh", reason, entry)
+
+    def _danger(self, job: Work) -> str:
+        if isinstance(job, VolumeJob):
+            return self.reader.why_not_volume(job.source, job.case.files)
+        return self.reader.why_not(job.slice.path) if isinstance(job, Job) else ""
 
     def _why_refused(self, job: Work, entry: Entry | None) -> str:
         named = entry.outputs if entry is not None else {}

@@ -57,12 +57,13 @@ class VolumeLoader:
             read = _stamp(job)
             if job.case.problem:
                 raise SliceError(job.case.problem)
-            volume = read_volume(job.case, self._contract, self._settings.window)
-            prepared, warnings = [], []
-            for i in range(volume.shape[0]):
-                pixels = volume.pixels(i)
-                prepared.append(prepare(pixels, self._contract, volume.window, volume.spacing))
-                warnings.append(unlike_training(pixels, prepared[-1], self._contract, volume.spacing))
+            with self._freshness.reader.noted(job.source, job.case.files):
+                volume = read_volume(job.case, self._contract, self._settings.window)
+                prepared, warnings = [], []
+                for i in range(volume.shape[0]):
+                    pixels = volume.pixels(i)
+                    prepared.append(prepare(pixels, self._contract, volume.window, volume.spacing))
+                    warnings.append(unlike_training(pixels, prepared[-1], self._contract, volume.spacing))
         except SliceError as error:
             return stage_failure(outcome, str(error), verdict.entry, read)
         except MemoryError:

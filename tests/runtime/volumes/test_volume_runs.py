@@ -339,3 +339,32 @@ def test_a_pipe_of_a_volumes_name_is_refused_and_not_waited_for(case: Path) -> N
     assert len(messages) == 2
     assert all("no regular file" in message for message in messages)
     assert (case.parent.parent / "in-masks/p1_mask.nii.gz").exists()
+
+
+DEADLY = """
+import os, sys
+from segport import cli
+from segport.volumes import loader
+
+real = loader.read_volume
+loader.read_volume = lambda case, *more: os._exit(9) if "p2" in case.source else real(case, *more)
+cli.main(sys.argv[1:])
+"""
+
+
+def test_a_volume_that_ends_the_process_twice_is_left_out_and_the_others_are_done(tmp_path: Path, capsys) -> None:
+    for name in ("p1", "p2", "p3"):
+        save(tmp_path / f"in/{name}_flair.nii.gz", *stored(PLAIN))
+    command = [sys.executable, "-c", DEADLY, str(tmp_path / "in"), "--model", str(TINY), "--device", "cpu", "--quiet"]
+    for _ in range(2):
+        assert subprocess.run(command, check=False, capture_output=True).returncode == 9
+        assert not (tmp_path / "in-masks/p3_mask.nii.gz").exists()
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    assert infer(tmp_path / "in") == 1
+    assert (
+        "p2_flair.nii.gz: killed the process twice while it was read; remedy: a machine with" in capsys.readouterr().err
+    )
+    assert [(tmp_path / f"in-masks/p{n}_mask.nii.gz").exists() for n in (1, 2, 3)] == [True, False, True]
+    assert infer(tmp_path / "in", "--overwrite") == 0
+    assert infer(tmp_path / "in") == 0
+    assert (tmp_path / "in-masks/p2_mask.nii.gz").exists()
