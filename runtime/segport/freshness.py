@@ -98,26 +98,26 @@ class Freshness:
         foreign = [target.name for target in targets if os.path.lexists(target)]
         if foreign:
             return f"{foreign[-1]} is already there and no run of seg-infer wrote it; {ELSEWHERE}"
-        if altered := [name for e in job.endings(self._settings) if (name := self._altered(job, e))]:
+        if entry is None:
+            return ""
+        if altered := [name for e in job.endings(self._settings) if (name := self._altered(job, entry, e))]:
             return (
                 f"{altered[-1]} was changed after seg-infer wrote it;"
                 " remedy: move it away to keep it, or --overwrite to replace it"
             )
-        if entry is not None and entry.outputs and entry.source != job.source and not self._is_same(job, entry):
+        if entry.outputs and entry.source != job.source and not self._is_same(job, entry):
             return f"its mask would replace that of {entry.source}; {ELSEWHERE}"
         return ""
 
-    def _altered(self, job: Work, ending: str) -> str:
+    def _altered(self, job: Work, entry: Entry, ending: str) -> str:
         """Return the name of an output that is a whole picture, but none that the ledger's lines tell of: edited."""
-        target, told = job.target(self._out, ending), False
-        if not os.path.lexists(target):
+        target, told = job.target(self._out, ending), entry.outputs.get(ending)
+        if told is None or told.is_of(target, verify=False) or not os.path.lexists(target):
             return ""
-        for entry in self._ledger.history(job.name):
-            if ending in entry.outputs:
-                told = True
-                if entry.outputs[ending].is_of(target, verify=self._settings.verify):
-                    return ""
-        return target.name if told and not _is_damaged(target) else ""
+        older = (e.outputs[ending] for e in self._ledger.history(job.name) if ending in e.outputs)
+        if any(stamp.is_of(target, verify=False) for stamp in older) or _is_damaged(target):
+            return ""
+        return target.name
 
     def _why_stale(self, job: Work, entry: Entry) -> str:
         if entry.status == "failed":

@@ -47,9 +47,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def score_table(one: Evaluation, copied: Evaluation | None = None) -> str:
     """Return the scores of a part: the network with its intervals, and beside it empty and, if given, copied masks."""
-    others = {"predicting nothing": predict_nothing(one)}
-    if copied is not None:
-        others["copying the nearest training slice"] = copied
+    others = _baselines(one, copied)
     rows = []
     for ratio in RATIOS:
         pairs = _pairs(one, ratio)
@@ -65,9 +63,7 @@ def score_table(one: Evaluation, copied: Evaluation | None = None) -> str:
 
 def size_table(one: Evaluation, copied: Evaluation | None = None) -> str:
     """Return mean Dice per tumour slice by the tumour's size, quarters of the tumour slices, with both baselines."""
-    others = {"predicting nothing": predict_nothing(one)}
-    if copied is not None:
-        others["copying the nearest training slice"] = copied
+    others = _baselines(one, copied)
     ordered = sorted(one.tumour_slices, key=lambda s: (s.counts.tumour_pixels, s.row))
     rows = []
     for name, chosen in zip(QUARTERS, np.array_split(np.arange(len(ordered)), len(QUARTERS)), strict=True):
@@ -130,6 +126,11 @@ def describe_part(name: str, one: Evaluation) -> str:
 def cell(text: str) -> str:
     """Return text that others chose so that it stays one cell of a table."""
     return printable(text).replace("|", "\\|")
+
+
+def _baselines(one: Evaluation, copied: Evaluation | None) -> dict[str, Evaluation]:
+    others = {"predicting nothing": predict_nothing(one)}
+    return others if copied is None else others | {"copying the nearest training slice": copied}
 
 
 def _sum(values: Iterable[float]) -> tuple[float, float]:
