@@ -1,15 +1,14 @@
 """What seg-infer tells people while it runs and afterwards, and how they stop it."""
 
-import signal
 import sys
 from contextlib import suppress
-from threading import Event, Thread, current_thread, main_thread
+from threading import Event, Thread
 from types import TracebackType
-from typing import Any
 
 import click
 from tqdm import tqdm
 
+from segport.interruption import Interruption
 from segport.outcome import Outcome
 from segport.plan import Plan
 from segport.result import RunResult
@@ -18,8 +17,6 @@ from segport.settings import RunSettings
 from segport.text import printable, printable_lines
 from segport.work import Work
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
-
 
 class Console:
     """Progress on stderr, and a clean stop on Ctrl+C: slices under way are finished. A second one stops at once."""
@@ -27,22 +24,19 @@ class Console:
     def __init__(self, plan: Plan | None, settings: RunSettings, *, quiet: bool) -> None:
         """`plan`: whose slices are counted for the bar; None to count none."""
         self._plan, self._settings = plan, settings
-        self._stopped, self._drawing = Event(), False
-        self._before: dict[int, Any] = {}
+        self._interruption, self._ended, self._drawing = Interruption(), Event(), False
         self._bar = tqdm(unit="mask", disable=True if quiet else None, dynamic_ncols=True)
 
     def __enter__(self) -> "Console":
-        if current_thread() is main_thread():
-            self._before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        self._interruption.__enter__()
         if not self._bar.disable and self._plan is not None:
             Thread(target=self._count, daemon=True).start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._stopped.set()  # ends the counting as well
+        self._ended.set()
         self._bar.close()
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        self._interruption.__exit__(kind, error, at)
 
     def tick(self, outcome: Outcome[Work]) -> None:
         """Move the bar, and say at once what failed."""
@@ -64,7 +58,7 @@ class Console:
 
     def stop(self) -> bool:
         """Return whether the user wants the run to end."""
-        return self._stopped.is_set()
+        return self._interruption.asked
 
     def say_problems(self, result: RunResult) -> None:
         """Say what has not been said slice by slice; the last line is what must not be overlooked."""
@@ -75,11 +69,6 @@ class Console:
         if result.note and self._settings.device == "cuda":
             print(result.note, file=sys.stderr)
 
-    def _on_signal(self, *_: object) -> None:
-        if self._stopped.is_set():
-            raise KeyboardInterrupt
-        self._stopped.set()
-
     def _count(self) -> None:
         """Count the slices for the bar, beside the run: it does not wait for the listing of a large tree."""
         assert self._plan is not None
@@ -87,7 +76,7 @@ class Console:
         with suppress(OSError):
             for folder in self._plan.folders():
                 total += folder.slices
-                if self._stopped.is_set():
+                if self._ended.is_set() or self.stop():
                     return
             self._bar.total = total
 

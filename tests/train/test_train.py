@@ -1,10 +1,12 @@
 """seg-train as a user meets it: runs, reports, kills and resumes."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +16,9 @@ import torch
 from helpers import square, write
 from segport_train import loop
 from segport_train.checkpoint import load_checkpoint, load_network
+from segport_train.model import weights_sha256
 from segport_train.progress import Progress
+from segport_train.trainer import Trainer
 from thin import thin_networks
 from tiny_runs import rows, train, write_patients
 
@@ -122,6 +126,36 @@ def test_an_interrupt_exits_130_and_says_how_to_go_on(data: Path, tmp_path: Path
     monkeypatch.setattr(loop, "_train_epoch", lambda *args: interrupted() if next(calls) else real(*args))
     assert train(data, tmp_path / "run") == 130
     assert f"interrupted; --resume goes on from {tmp_path / 'run/last.safetensors'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_a_step_loses_none(data: Path, tmp_path: Path, monkeypatch, capsys, number: int) -> None:
+    assert train(data, tmp_path / "whole", "--epochs", "1") == 0
+    steps, real = [], Trainer.step
+
+    def step(trainer: Trainer, *more: Any) -> torch.Tensor:
+        steps.append(1)
+        signal.raise_signal(number)
+        return real(trainer, *more)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    assert train(data, tmp_path / "run", "--epochs", "1") == 130
+    assert "interrupted; --resume goes on from" in capsys.readouterr().err
+    monkeypatch.setattr(Trainer, "step", real)
+    assert load_checkpoint(tmp_path / "run/last.safetensors").progress["step"] == len(steps) == 1
+    assert train(data, tmp_path / "run", "--epochs", "1", "--resume") == 0
+    whole, run = (load_checkpoint(tmp_path / f"{name}/last.safetensors").weights for name in ("whole", "run"))
+    assert weights_sha256(whole) == weights_sha256(run)
+
+
+def test_a_second_interrupt_stops_at_once(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def step(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    assert train(data, tmp_path / "run", "--epochs", "1") == 130
+    assert "interrupted; start again; there is no checkpoint yet" in capsys.readouterr().err
 
 
 def test_files_left_out_are_listed_and_a_slice_split_warns(data: Path, tmp_path: Path, capsys) -> None:

@@ -1,12 +1,14 @@
 """The training loop, from the table of slices to the report, readable from top to bottom."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from statistics import fmean
 
 import torch
 
 from segport.contract import ModelContract
+from segport.interruption import Interruption
 from segport_train.adopt import load_start
 from segport_train.batches import batches, divide, epoch_order
 from segport_train.checkpoint import load_network, save_checkpoint
@@ -133,7 +135,8 @@ def _train_epoch(
 ) -> Progress:
     """Take the steps of an epoch that are not taken yet; return where it then stands, all of its steps taken.
 
-    Checkpoints are written as the clock says, by the first process.
+    Checkpoints are written as the clock says, by the first process. A run of one process that is interrupted ends its
+    step, writes a checkpoint and raises `KeyboardInterrupt`; of several, one that waited would wait for others forever.
     """
     settings, processes, epoch = trainer.settings, trainer.processes, progress.epoch + 1
     parts = divide(epoch_order(data.table, settings.seed, epoch), settings.batch_size)
@@ -142,13 +145,17 @@ def _train_epoch(
     pinned = trainer.hardware.device.type == "cuda"
     loaded = batches(data, epoch, shares, settings.workers, pinned=pinned)
     trainer.start_epoch()
-    for step, batch in enumerate(loaded, progress.step):
-        loss += trainer.step(batch, epoch, step, len(parts))
-        if clock.due and processes.first:
-            trainer.check(epoch)
-            progress = replace(progress, step=step + 1, loss=float(loss))
-            trainer.save(settings.out / "last.safetensors", contract, progress)
-            clock.restart()
+    with Interruption() if processes.count == 1 else nullcontext() as interruption:
+        for step, batch in enumerate(loaded, progress.step):
+            loss += trainer.step(batch, epoch, step, len(parts))
+            interrupted = interruption is not None and interruption.asked
+            if (clock.due or interrupted) and processes.first:
+                trainer.check(epoch)
+                progress = replace(progress, step=step + 1, loss=float(loss))
+                trainer.save(settings.out / "last.safetensors", contract, progress)
+                clock.restart()
+                if interrupted:
+                    raise KeyboardInterrupt
     trainer.check(epoch)
     return replace(progress, step=len(parts), loss=float(loss))
 
