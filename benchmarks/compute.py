@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from common import PROCESSES, spread
 from machine import machine
-from rounds import PROCESSES, Row, add_timing, spread, start, take_turns
+from rounds import Row, add_timing, start, take_turns
 from sides import FP32, NNCF, PAIRS, REWRITTEN, SIDES, STOCK, make_model, prepared_slices
 
 from segport.modelfile import read_contract

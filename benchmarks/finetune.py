@@ -1,10 +1,11 @@
 """Fine-tune a model on a few patients, and train as long from scratch: what a start buys on other patients.
 
-    python benchmarks/finetune.py DATA --model MODEL.onnx --split RUN/split.csv --out DIR [--draws N] [--patients N]
+    python benchmarks/finetune.py DATA --model MODEL.onnx --split RUN/split.csv --out DIR [--no-scratch]
 
 `RUN` is the run that MODEL was exported from. Of its patients in the part "test", which it was never trained on, each
 draw takes some to train on; all others are scored by the model as it is, by the fine-tuned one and by the one from
-scratch. Runs that are finished in `DIR` are taken as they are, so an interrupted call goes on.
+scratch, unless `--no-scratch` leaves that out. Runs that are finished in `DIR` are taken as they are, so an interrupted
+call goes on.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import json
 import shlex
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,7 @@ from segport.outputs import write_csv, write_json
 from segport.scoring import bootstrap_interval
 from segport_train.results import read_part
 
-WAYS = ("as it is", "fine-tuned", "from scratch")
+AS_IS, TUNED, SCRATCH = "as it is", "fine-tuned", "from scratch"
 BINARIES = Path(sys.executable).parent
 
 Dice = dict[str, float]
@@ -41,11 +43,12 @@ def main() -> int:
         if not (data / patient).exists():
             (data / patient).symlink_to((args.data / patient).resolve())
     scores = [_draw(number, apart, data, args) for number in range(1, args.draws + 1)]
-    print(f"| draw of {args.patients} patients | {' | '.join(WAYS)} | fine-tuned - from scratch | - as it is |")
-    print("|---|---|---|---|---|---|")
-    for number, ways in enumerate(scores, 1):
-        print(_row(str(number), ways))
-    print(_row("all, each patient's mean", {way: _means([ways[way] for ways in scores]) for way in WAYS}))
+    ways = [*scores[0]]
+    print(f"| {' | '.join([f'draw of {args.patients} patients', *ways, *(f'{TUNED} - {o}' for o in _others(ways))])} |")
+    print("|---" * 2 * len(ways) + "|")
+    for number, draw in enumerate(scores, 1):
+        print(_row(str(number), draw))
+    print(_row("all, each patient's mean", {way: _means([draw[way] for draw in scores]) for way in ways}))
     return 0
 
 
@@ -62,13 +65,14 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--fine", default="--lr 3e-4", help="of fine-tuning (%(default)s)")
     parser.add_argument("--scratch", default="", help="of training from scratch")
+    parser.add_argument("--no-scratch", action="store_true", help="do not train from scratch")
     return parser.parse_args()
 
 
 def _refuse_others(args: argparse.Namespace) -> None:
-    """End where DIR holds runs of other arguments; more draws of the same are welcome."""
+    """End where DIR holds runs of other arguments; more draws of the same are welcome, and more ways."""
     known = args.out / "arguments.json"
-    given = {n: str(v) for n, v in vars(args).items() if n not in ("out", "draws")} | {
+    given = {n: str(v) for n, v in vars(args).items() if n not in ("out", "draws", "no_scratch")} | {
         "sha256": file_sha256(args.model)
     }
     if known.exists() and (before := json.loads(known.read_bytes())) != given:
@@ -78,7 +82,7 @@ def _refuse_others(args: argparse.Namespace) -> None:
 
 
 def _draw(number: int, apart: list[str], data: Path, args: argparse.Namespace) -> dict[str, Dice]:
-    """Return the Dice of each patient that was not drawn, three ways."""
+    """Return the Dice of each patient that was not drawn, by the ways that are compared."""
     taught = set(np.random.default_rng(number).choice(apart, args.patients, replace=False))
     split = args.out / f"draw{number}.csv"
     write_csv(split, ["patient", "part"], [(p, "train" if p in taught else "test") for p in apart])
@@ -92,8 +96,9 @@ def _draw(number: int, apart: list[str], data: Path, args: argparse.Namespace) -
         "--cache",
         str(args.out / "cache"),
     ]
-    own = {WAYS[1]: f"--init {shlex.quote(str(args.model))} {args.fine}", WAYS[2]: args.scratch}
-    dice = {WAYS[0]: _score(args.model, data, args.out / "as-it-is", taught)}
+    own = {TUNED: f"--init {shlex.quote(str(args.model))} {args.fine}"}
+    own |= {} if args.no_scratch else {SCRATCH: args.scratch}
+    dice = {AS_IS: _score(args.model, data, args.out / "as-it-is", taught)}
     for way, options in own.items():
         run = args.out / f"draw{number}-{way.replace(' ', '-')}"
         if not (run / "report.md").exists():
@@ -122,10 +127,14 @@ def _call(command: str, *arguments: str) -> None:
 
 
 def _row(name: str, ways: dict[str, Dice]) -> str:
-    means = " | ".join(_mean([*ways[way].values()]) for way in WAYS)
-    tuned = ways[WAYS[1]]
-    differences = " | ".join(_mean([tuned[p] - ways[other][p] for p in tuned]) for other in (WAYS[2], WAYS[0]))
-    return f"| {name} | {means} | {differences} |"
+    means = [_mean([*dice.values()]) for dice in ways.values()]
+    differences = [_mean([dice - ways[o][p] for p, dice in ways[TUNED].items()]) for o in _others(ways)]
+    return f"| {' | '.join([name, *means, *differences])} |"
+
+
+def _others(ways: Collection[str]) -> list[str]:
+    """Return what the fine-tuned model is compared with."""
+    return [way for way in (SCRATCH, AS_IS) if way in ways]
 
 
 def _mean(values: list[float]) -> str:

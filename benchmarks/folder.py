@@ -6,19 +6,18 @@ Sides: the bare session (prepared batches in memory, no files: what no runtime c
 write by hand: plain loops over ONNX Runtime and OpenVINO with OpenCV in and out, and eager PyTorch fed by a DataLoader.
 Every side has a process of its own with its model loaded; they take turns, round by round, each writing into a fresh
 folder. Ratios are those of one round, and their median. `--stock` is the model OpenVINO gets (an int8 export with
---no-rewrite, which it computes fastest; the embedded one by default); sides whose file or library is missing are
-left out with a line that says so. The first `--count` slices of FOLDER, which must be 8-bit RGB, are taken (as links).
+--no-rewrite, which it computes fastest; the embedded one by default); sides that cannot load, where a file or a library
+is missing, say, are left out with a line that says why. The first `--count` slices of FOLDER, which
+must be 8-bit RGB, are taken (as links).
 """
 
 import argparse
-import multiprocessing as mp
-import statistics as st
 import sys
 import tempfile
-from collections.abc import Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
+from common import load_or_say, spread, start_side
 from folder_sides import SIDES, Case
 from machine import machine
 
@@ -27,7 +26,6 @@ from segport.session import usable_cores
 from segport.settings import RunSettings
 from segport.sources import SliceTree
 
-PROCESSES = mp.get_context("spawn")  # fork would hand the parent's memory on
 BARE, OURS = "bare session", "seg-infer"
 
 
@@ -39,9 +37,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="segport-benchmark-") as temporary:
         slices = link_slices(args.slices, Path(temporary, "slices"), args.count)
         case = Case(slices, Path(temporary), args.model, args.stock, args.checkpoint, args.batch, args.threads)
-        pipes = {name: pipe for name in SIDES if name not in args.leave_out and (pipe := _start(name, case))}
-        seconds: dict[str, list[float]] = {name: [] for name in pipes}
+        pipes: dict[str, Connection] = {}
         try:
+            for name in SIDES:
+                # no daemon: PyTorch's loader has a process of its own
+                if name not in args.leave_out and (started := start_side(name, _serve, name, case, daemon=False)):
+                    pipes[name] = started[0]
+            seconds: dict[str, list[float]] = {name: [] for name in pipes}
             for number in range(args.rounds):
                 for name, pipe in pipes.items():
                     print(f"round {number + 1} of {args.rounds}: {name}", file=sys.stderr)
@@ -85,13 +87,6 @@ def print_table(seconds: dict[str, list[float]], count: int) -> None:
             print(f"{name} takes {spread(ratio, 2)} times as long as {OURS}")
 
 
-def spread(numbers: Sequence[float], digits: int) -> str:
-    """Return the median and, in brackets, the smallest and largest."""
-    if not numbers:
-        return ""
-    return f"{st.median(numbers):.{digits}f} ({min(numbers):.{digits}f}-{max(numbers):.{digits}f})"
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slices", type=Path, required=True, help="folder of 8-bit slices")
@@ -108,27 +103,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _start(name: str, case: Case) -> Any:
-    """Start a side's process and wait until it has loaded its model; None, with a line, where it cannot."""
-    ours, theirs = PROCESSES.Pipe()
-    PROCESSES.Process(target=_serve, args=(theirs, name, case)).start()
-    theirs.close()  # or a side that dies would leave the parent waiting
-    problem = ours.recv()
-    if problem:
-        print(f"left out: {name} ({problem})")
-    return None if problem else ours
-
-
-def _serve(pipe: Any, name: str, case: Case) -> None:
+def _serve(pipe: Connection, name: str, case: Case) -> None:
     """Load the model, then answer each round's number with the seconds that the folder took."""
     from segport.errors import SegportError
 
-    try:
-        work = SIDES[name](case)
-    except (ModuleNotFoundError, FileNotFoundError, SegportError) as error:
-        pipe.send(str(error))
+    work = load_or_say(pipe, lambda: SIDES[name](case))
+    if work is None:
         return
-    pipe.send("")
     try:
         while True:
             pipe.send(work(case.folder / f"{name} {pipe.recv()}".replace("/", " ")))

@@ -3,8 +3,6 @@
 The loops are what people write by hand: read, resize, compute, resize back, write; no checks, no tables, no resume.
 """
 
-import importlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from common import import_quietly
 from numpy.typing import NDArray
 
 from segport.modelfile import read_contract
@@ -97,8 +96,7 @@ def onnxruntime_loop(case: Case, *, batch: int | None) -> Work:
 
 def openvino_loop(case: Case, *, batch: int | None) -> Work:
     """Loop plainly over OpenVINO with its own defaults but for the threads."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # or importing openvino reports it
-    core = importlib.import_module("openvino").Core()
+    core = import_quietly("openvino").Core()
     graph = core.compile_model(case.stock, "CPU", {"INFERENCE_NUM_THREADS": case.threads})
     return _loop(case, case.stock, batch, lambda pixels: graph({"pixels": pixels})["logits"])
 

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from common import spread
 from machine import machine
-from rounds import Row, add_timing, spread, start, take_turns
+from rounds import Row, add_timing, start, take_turns
 from sides import Side, prepared_slices, segport_engine
 
 from segport.modelfile import read_contract

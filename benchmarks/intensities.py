@@ -43,11 +43,11 @@ def main() -> int:
         counts = _score(segmenter, slices, change)
         stored = stored or counts
         scores = score_patients(counts, len(slices))
-        lost = [counts[patient].dice - stored[patient].dice for patient in counts]
-        low, high = bootstrap_interval(lost)
+        differences = [counts[patient].dice - stored[patient].dice for patient in counts]
+        low, high = bootstrap_interval(differences)
         print(
             f"| {name} | {scores.dice_mean_per_patient:.4f} | {scores.dice_pooled:.4f} |"
-            f" {np.mean(lost):+.4f} ({low:+.4f} to {high:+.4f}) |",
+            f" {np.mean(differences):+.4f} ({low:+.4f} to {high:+.4f}) |",
             flush=True,
         )
     return 0

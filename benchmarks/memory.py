@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from folder import link_slices, spread
+from common import spread
+from folder import link_slices
 from machine import machine
 
 from segport.segmenter import default_model

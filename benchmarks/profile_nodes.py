@@ -21,9 +21,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 import onnxruntime as ort
+from common import import_quietly
 from machine import machine
 from numpy.typing import NDArray
-from sides import import_quietly
 
 from segport.modelfile import read_contract
 from segport.session import usable_cores

@@ -1,7 +1,6 @@
 """Sides that take turns: each in a process of its own, one computing while the others wait, round by round."""
 
 import argparse
-import multiprocessing as mp
 import resource
 import statistics as st
 import sys
@@ -13,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from common import load_or_say, start_side
 from numpy.typing import NDArray
 from sides import Side
 
 from segport.session import usable_cores
-
-PROCESSES = mp.get_context("spawn")  # fork would hand the parent's memory on
 
 
 @dataclass
@@ -55,38 +53,21 @@ def take_turns(rows: Sequence[Row], rounds: int, warm_up: int, calls: int) -> No
         row.process.join()
 
 
-def spread(numbers: Sequence[float], digits: int) -> str:
-    """Return the median and, in brackets, the smallest and largest."""
-    return f"{st.median(numbers):.{digits}f} ({min(numbers):.{digits}f}-{max(numbers):.{digits}f})"
-
-
 def start(side: Side, path: Path, threads: int, batch: NDArray[np.uint8]) -> Row | None:
     """Start a side's process and wait until it has loaded its file; None, with a line, where it cannot."""
     if not path.exists():
         print(f"left out: {side.name} ({path.name} is missing)")
         return None
-    ours, theirs = PROCESSES.Pipe()
-    process = PROCESSES.Process(target=_serve, args=(theirs, side, path, threads, batch), daemon=True)
-    process.start()
-    theirs.close()  # or a side that dies would leave the parent waiting
-    problem = ours.recv()
-    if problem:
-        print(f"left out: {side.name} ({problem})")
-        return None
+    started = start_side(side.name, _serve, side, path, threads, batch, daemon=True)
     files = (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
-    return Row(side, sum(f.stat().st_size for f in files), ours, process)
+    return Row(side, sum(f.stat().st_size for f in files), *started) if started else None
 
 
 def _serve(pipe: Connection, side: Side, path: Path, threads: int, batch: NDArray[np.uint8]) -> None:
     """Load the file, then answer each (warm-up calls, timed calls) with (milliseconds a slice, peak memory)."""
-    from segport.errors import UsageError
-
-    try:
-        step = side.load(path, threads)
-    except (ModuleNotFoundError, UsageError) as error:
-        pipe.send(str(error))
+    step = load_or_say(pipe, lambda: side.load(path, threads))
+    if step is None:
         return
-    pipe.send("")
     while order := pipe.recv():
         warm_up, calls = order
         for _ in range(warm_up):

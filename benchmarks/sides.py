@@ -3,16 +3,15 @@
 Libraries are imported where they are used: a side's process holds what that side needs.
 """
 
-import importlib
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from common import import_quietly
 from numpy.typing import NDArray
 
 from segport.contract import ModelContract
@@ -117,12 +116,6 @@ def prepared_slices(folder: Path, contract: ModelContract, count: int) -> NDArra
     found = list_slices(folder).slices
     chosen = np.linspace(0, len(found) - 1, count).round().astype(int)
     return np.stack([prepare(read_slice(found[i].path), contract) for i in chosen])
-
-
-def import_quietly(name: str) -> Any:
-    """Import OpenVINO or NNCF; without openvino_telemetry neither reports its use (`segport.openvino_engine`)."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # makes its import an ImportError
-    return importlib.import_module(name)
 
 
 def _quantize_with_nncf(models: Path, slices: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from common import spread
 from machine import machine
 
 from segport.contract import Input, ModelContract
@@ -185,11 +186,7 @@ def _print_table(sides: Sequence[Side]) -> None:
     for side in sides:
         ratios = [a / b for a, b in zip(side.speeds, sides[0].speeds, strict=True)]
         waits = [100 * wait for wait in side.waits]
-        print(f"| {side.name} | {_spread(side.speeds, 1)} | {_spread(ratios, 2)} | {_spread(waits, 2)} % |")
-
-
-def _spread(numbers: Sequence[float], digits: int) -> str:
-    return f"{st.median(numbers):.{digits}f} ({min(numbers):.{digits}f}-{max(numbers):.{digits}f})"
+        print(f"| {side.name} | {spread(side.speeds, 1)} | {spread(ratios, 2)} | {spread(waits, 2)} % |")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """From network to candidate: trace, rewrite, lower the precision, and put the contract into the file."""
 
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from segport import __version__
 from segport.contract import KEY, Export, ModelContract
 from segport.errors import GateError
 from segport_export.half import to_half
@@ -19,6 +16,7 @@ from segport_export.quantize import quantize
 from segport_export.rewrite import FLOAT_REWRITES, INT8_REWRITES, rewrite
 from segport_export.settings import ExportSettings
 from segport_export.trace import check_form, trace
+from segport_train.describe import versions
 from segport_train.model import SegmentationNetwork
 
 
@@ -61,7 +59,7 @@ class Build:
         names = self.rewrites + rewrite(graph, last, INT8_REWRITES if s.rewrite and s.precision == "int8" else ())
         if s.batch is not None:
             fix_batch(last, s.batch)
-        export = Export(s.opset, self.exporter, s.precision, names, _versions(), calibration)
+        export = Export(s.opset, self.exporter, s.precision, names, versions("torch", "onnx", "numpy"), calibration)
         contract = replace(self.contract, export=export)
         embed_contract(last, path, contract)
         check_form(onnx.load(path, load_external_data=False), s.opset)
@@ -86,8 +84,3 @@ def embed_contract(source: Path, target: Path, contract: ModelContract) -> None:
     onnx.save(model, target)
     if onnx.load(target, load_external_data=False).graph.SerializeToString(deterministic=True) != before:
         raise GateError("embedding the contract changed the graph")
-
-
-def _versions() -> dict[str, str]:
-    names = ("torch", "onnx", "numpy")
-    return {"segport": __version__, "python": platform.python_version()} | {n: version(n) for n in names}

@@ -61,6 +61,12 @@ def test_slices_without_numbers_are_neighbours_by_name() -> None:
     assert copied(part, train).slices[2].counts.dice == 1
 
 
+def test_names_are_in_natural_order_whose_numbers_do_not_end_them() -> None:
+    train, part = Masks(("a", None, 10), ("a", None, 2)), Masks(("a", None, 2))
+    train.table["relative"], part.table["relative"] = ["a/10_flair.png", "a/2_flair.png"], ["a/1_flair.png"]
+    assert copied(part, train).slices[0].counts.dice == 1  # the mask of 2, not of 10
+
+
 def test_a_neighbour_of_another_size_is_scaled() -> None:
     result = copied(Masks(("a", 1, 4)), Masks(("a", 2, 8), pixels=20))
     assert result.slices[0].counts.dice == 1

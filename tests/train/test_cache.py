@@ -27,7 +27,7 @@ from segport_train import dataset as dataset_module
 from segport_train import table as table_module
 from segport_train.cache import CachedSlice, SliceCache, count_greys
 from segport_train.dataset import SliceDataset, table_slices
-from segport_train.describe import training_range
+from segport_train.ranges import training_range
 from segport_train.settings import TrainSettings
 from segport_train.table import build_table
 

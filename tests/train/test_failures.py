@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from segport.errors import OutputError
-from segport_train import checkpoint, loop, trainer
+from segport_train import cache, checkpoint, loop, trainer
 from segport_train.checkpoint import load_checkpoint
 from segport_train.settings import TrainSettings
 from segport_train.start import open_run
@@ -179,7 +179,7 @@ def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(
     assert train(data, tmp_path / "run") == 3
     said = capsys.readouterr().err
     assert "best.safetensors: cannot be written (No space left on device): " in said
-    assert "bytes needed, 4096 free; there is no earlier checkpoint; remedy: free space" in said
+    assert "bytes needed, 4096 free; remedy: free space, then start again; there is no checkpoint yet" in said
 
     full[0] = False
     at_step(monkeypatch, 2, lambda x: full.__setitem__(0, True) or x)
@@ -187,8 +187,9 @@ def test_a_full_disk_keeps_the_checkpoint_and_says_what_is_needed(
     said = capsys.readouterr().err
     needed = int(said.split("device): ")[1].split(" bytes")[0])
     assert needed == (tmp_path / "run/last.safetensors").stat().st_size
-    assert "the last checkpoint is kept; remedy: free space, then the same command with --resume" in said
-    assert load_checkpoint(tmp_path / "run/last.safetensors").progress["step"] == 1
+    last = tmp_path / "run/last.safetensors"
+    assert f"bytes needed, 4096 free; remedy: free space, then --resume goes on from {last}" in said
+    assert load_checkpoint(last).progress["step"] == 1
     assert not list((tmp_path / "run").glob(".*.tmp"))
     full[0] = False
     assert train(data, tmp_path / "run", "--resume") == 0
@@ -203,6 +204,17 @@ def test_a_disk_that_is_full_to_the_last_byte_says_what_helps(data: Path, tmp_pa
     said = capsys.readouterr().err
     last = tmp_path / "run/last.safetensors"
     assert f"No space left on device); remedy: free space, then --resume goes on from {last}" in said
+
+
+def test_a_disk_that_is_full_at_the_start_names_both_ways_out(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(cache.os, "fsync", refuse)
+    assert train(data, tmp_path / "run") == 3
+    said = capsys.readouterr().err
+    assert "prepared slices cannot be written (No space left on device); remedy: --cache DIR on another disk" in said
+    assert "remedy: free space, then start again; there is no checkpoint yet" in said
 
 
 def test_other_refusals_of_the_disk_are_passed_on(data: Path, tmp_path: Path, capsys) -> None:

@@ -79,6 +79,9 @@ def test_the_report_names_aggregations_baselines_folds_and_sites(runs: list[Path
     assert text.index("| 1 of 3 | 2 | 2 |") < text.index("| 2 of 3 | 2 | 2 |") < text.index("| 3 of 3 | 1 | 1 |")
     assert "| north | all folds | 5 | 5 |" in text
     assert "Started from" not in text
+    assert "- *Predicting nothing*: " in text
+    assert "- *Loss* in the curves" not in text  # of which there are none here
+    assert "- *Copying the nearest training slice*" not in text
 
 
 def test_threads_and_folders_may_differ_and_what_decides_a_number_may_not(tmp_path: Path, runs: list[Path]) -> None:

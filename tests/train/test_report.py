@@ -63,7 +63,8 @@ def test_a_report_of_a_slice_split_shows_the_leak(run: Path) -> None:
     assert copied.endswith("| 0.6667 |")  # slice 2 takes 1's mask, which is the same; slice 5, empty, takes 4's
     assert "There is no test part" in text
     assert "The epoch was chosen by mean Dice over val's patients with tumour" in text
-    assert "## What the figures mean" in text
+    notes = text.split("## What the figures mean")[1]
+    assert [notes.count(f"- *{name}*") for name in ("ECE", "Copying the nearest training slice", "Loss")] == [1, 1, 1]
     assert "| p\\|" in text
     assert "腫瘍/腫瘍_2.png" in text
 

@@ -84,6 +84,18 @@ def test_quarters_have_intervals_over_patients_and_the_neighbours_masks_beside_t
     ]  # fmt: skip
 
 
+def test_slices_of_several_runs_keep_their_neighbours_masks_though_their_rows_are_the_same() -> None:
+    def runs(*masks: int) -> Evaluation:
+        first, second = (scored(*(("ab"[i], row(m), row(n)) for n, m in enumerate(masks[i::2], 1))) for i in (0, 1))
+        return first + second
+
+    assert [s.row for s in runs(0, 0, 0, 0).slices] == [0, 0, 1, 1]
+    table = cells(size_table(runs(0, 0, 0, 0), runs(1, 0, 0, 2)))
+    assert [table[f"{name} quarter"][-1] for name in ("smallest", "second", "third", "largest")] == [
+        "1.0000", "0.0000", "0.0000", "1.0000",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_fewer_tumour_slices_than_quarters_leave_some_empty(count: int) -> None:
     table = cells(size_table(scored(("a", row(0), row(0)), *(("a", row(n), row(n)) for n in range(1, count + 1)))))

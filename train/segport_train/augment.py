@@ -14,10 +14,10 @@ NOISE_CHANCE, NOISE = 0.3, 6.0  # grey levels, standard deviation at most
 BLUR_CHANCE, BLUR = 0.2, 1.0  # pixels, sigma at most
 SEQUENCE_CHANCE = 0.1  # each of: pre alone, post alone replaced by FLAIR, as where a sequence is missing in LGG
 
-Prepared = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
 
 
-def augment(pixels: Prepared, mask: Prepared, rng: np.random.Generator, flair_only: float) -> tuple[Prepared, Prepared]:
+def augment(pixels: Bytes, mask: Bytes, rng: np.random.Generator, flair_only: float) -> tuple[Bytes, Bytes]:
     """Return a changed copy of a prepared slice, uint8 RGB [S, S, 3], and its mask, uint8 0/1 [S, S].
 
     Geometry (one resampling): rotation, scale, shift, flip, elastic deformation, outside is 0.
@@ -50,7 +50,7 @@ def _sampling_grid(side: int, rng: np.random.Generator) -> tuple[NDArray[np.floa
     return columns, rows
 
 
-def _drop_sequences(pixels: Prepared, rng: np.random.Generator, flair_only: float) -> Prepared:
+def _drop_sequences(pixels: Bytes, rng: np.random.Generator, flair_only: float) -> Bytes:
     choice = rng.random()
     replaced = pixels.copy()
     if choice < SEQUENCE_CHANCE + flair_only:
@@ -60,7 +60,7 @@ def _drop_sequences(pixels: Prepared, rng: np.random.Generator, flair_only: floa
     return replaced
 
 
-def _change_intensity(pixels: Prepared, rng: np.random.Generator) -> Prepared:
+def _change_intensity(pixels: Bytes, rng: np.random.Generator) -> Bytes:
     """Apply one look-up table a channel, then noise and blur; brightness and gamma are shared, with small own parts."""
     gamma = rng.uniform(*GAMMA) * rng.uniform(0.9, 1.1, 3)
     brightness = rng.uniform(*BRIGHTNESS) * rng.uniform(0.95, 1.05, 3)

@@ -1,6 +1,5 @@
 """Checkpoints: safetensors files whose header carries the contract; a resumable one also holds the optimizer."""
 
-import errno
 import hashlib
 import json
 import shutil
@@ -15,6 +14,7 @@ from safetensors.torch import save
 from segport.contract import KEY, ModelContract
 from segport.errors import ModelError, OutputError
 from segport.outputs import write_bytes
+from segport_train.failures import is_full
 from segport_train.init import contract_of_checkpoint
 from segport_train.model import SegmentationNetwork, weights_sha256
 
@@ -41,7 +41,8 @@ def save_checkpoint(
 ) -> None:
     """Write weights and contract, whole or not at all; with optimizer and progress so that training can resume.
 
-    The contract is given the hash of the weights. Raises `OutputError`; an earlier file is then still there.
+    The contract is given the hash of the weights. Raises `OutputError`; an earlier file is then still there. Where the
+    disk is full it says what is needed and what is free; the remedy is `explain_failures`' to add.
     """
     weights = {name: _plain(t) for name, t in network.state_dict().items()}
     states = optimizer.state_dict()["state"].items() if optimizer else ()
@@ -54,14 +55,10 @@ def save_checkpoint(
     try:
         write_bytes(path, data)
     except OutputError as error:
-        if getattr(error.__cause__, "errno", None) not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
-        begun = (path.parent / "last.safetensors").exists()
-        kept = "the last checkpoint is kept" if begun else "there is no earlier checkpoint"
-        raise OutputError(
-            f"{error}: {len(data)} bytes needed, {shutil.disk_usage(path.parent).free} free; {kept};"
-            f" remedy: free space, then the same command {'with --resume' if begun else 'again'}"
-        ) from error
+        free = shutil.disk_usage(path.parent).free
+        raise OutputError(f"{error}: {len(data)} bytes needed, {free} free") from error.__cause__
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

@@ -70,7 +70,7 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
 @click.option("--loss", type=click.Choice(LOSSES), default=TrainSettings.loss)
 @click.option("--split", type=click.Choice(SPLITS), default=TrainSettings.split, help="slice leaks: see the README.")
 @click.option("--val", "validation", default=TrainSettings.validation, help="Share of the patients.")
-@click.option("--test", default=TrainSettings.test, help="Share of the patients; not with --fold or --holdout.")
+@click.option("--test", default=TrainSettings.test, help="Share of the patients; ignored with --fold or --holdout.")
 @click.option("--fold", type=Fold(), metavar="K/N", help="The K-th of N groups of patients is the test part.")
 @click.option("--holdout", multiple=True, metavar="SITE", help="With --split site: a site that is the test part.")
 @click.option(

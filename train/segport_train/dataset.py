@@ -22,11 +22,8 @@ from segport_train.table import content, content_hashes
 class Rows:
     """One array of each slice, read from the cache's file when it is asked for: `rows[3]`, or `rows[3, 5]` stacked."""
 
-    def __init__(self, count: int, row: Callable[[int], NDArray[np.uint8]]) -> None:
-        self._count, self._row = count, row
-
-    def __len__(self) -> int:
-        return self._count
+    def __init__(self, row: Callable[[int], NDArray[np.uint8]]) -> None:
+        self._row = row
 
     def __getitem__(self, key: int | Sequence[int]) -> NDArray[np.uint8]:
         return self._row(key).copy() if isinstance(key, int) else np.stack([self._row(i) for i in key])
@@ -53,8 +50,8 @@ class SliceDataset:
         self.table = table.reset_index(drop=True)
         self.seed, self.augmented, self.flair_only = seed, augmented, flair_only
         self._slices = _cached_slices(self.table, contract, cache or SliceCache(None, contract.input.size))
-        self.pixels = Rows(len(self.table), lambda row: self._slices[row].pixels)
-        self.masks = Rows(len(self.table), lambda row: self._slices[row].mask)
+        self.pixels = Rows(lambda row: self._slices[row].pixels)
+        self.masks = Rows(lambda row: self._slices[row].mask)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -9,27 +9,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from segport import __version__
 from segport.contract import Input, ModelContract, Origin, TrainingRange
-from segport.preprocess import to_display
-from segport.reading import read_slice
-from segport.windows import PatientWindows
-from segport_train.cache import SliceCache, count_greys
-from segport_train.dataset import same_patient, table_slices
 from segport_train.hardware import Hardware
 from segport_train.init import NAMED, Init
 from segport_train.settings import TrainSettings
-from segport_train.table import content
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of what computes numbers."""
-    named = {n: version(n) for n in ("torch", "torchvision", "numpy")}
-    return {"segport": __version__, "python": platform.python_version(), **named, "opencv": cv2.__version__}
+def versions(*packages: str) -> dict[str, str]:
+    """Return the versions of segport, Python and `packages`, by their names."""
+    return {"segport": __version__, "python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def first_contract(settings: TrainSettings, ranges: TrainingRange, init: Init) -> ModelContract:
@@ -46,44 +37,13 @@ def first_contract(settings: TrainSettings, ranges: TrainingRange, init: Init) -
     )
 
 
-def training_range(table: pd.DataFrame, cache: SliceCache) -> TrainingRange:
-    """Return sizes, channel counts and grey levels of the training slices; the cache has counted those of uint8.
+def record_settings(
+    settings: TrainSettings, hardware: Hardware, data: dict[str, Any], order: str, processes: int, start: dict[str, str]
+) -> dict[str, Any]:
+    """Return everything that decides a number, as settings.json holds it; of `order`, the slices' names, a hash.
 
-    Levels: per channel the median over patients of percentiles 1, 50, 99 and 100 of every fourth pixel.
+    `processes`: how many there are. `start`: what a contract says of the weights that the run starts from.
     """
-    levels = [_percentiles(_greys_of_patient(rows, cache)) for _, rows in table.groupby("patient")]
-    medians = np.median(levels, axis=0).round(1)
-    sizes = table[["height", "width"]].drop_duplicates().sort_values(["height", "width"])
-    return TrainingRange(
-        sizes=tuple((int(h), int(w)) for h, w in sizes.itertuples(index=False)),
-        channel_counts=tuple(sorted(int(c) for c in table.channels.unique())),
-        intensity=tuple(tuple(float(v) for v in row) for row in medians),
-    )
-
-
-def _greys_of_patient(rows: pd.DataFrame, cache: SliceCache) -> NDArray[np.int64]:
-    """Return how often each grey level occurs per channel in a patient's slices, [3, 256]."""
-    slices = table_slices(rows)
-    windows = PatientWindows(same_patient(rows), ModelContract(input=Input(8)))  # default levels; no size enters
-    counts = np.zeros((3, 256), np.int64)
-    for item, row in zip(slices, rows.to_dict("records"), strict=True):
-        known = cache.find(content(row))
-        if known is not None:
-            counts += known.greys
-        else:
-            pixels = read_slice(item.path)
-            counts += count_greys(to_display(pixels, windows.window_of(item, pixels)))
-    return counts
-
-
-def _percentiles(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return percentiles 1, 50, 99 and 100 of the pixels that were counted, [3, 4]."""
-    greys = np.arange(256, dtype=np.uint8)
-    return np.stack([np.percentile(np.repeat(greys, channel), (1, 50, 99, 100)) for channel in counts])
-
-
-def record_settings(settings: TrainSettings, hardware: Hardware, data: dict[str, Any], order: str) -> dict[str, Any]:
-    """Return everything that decides a number, as settings.json holds it; of `order`, the slices' names, a hash."""
     plain = {k: str(v.resolve()) if isinstance(v, Path) else v for k, v in asdict(settings).items()}
     if settings.init not in NAMED:
         plain["init"] = str(Path(settings.init).resolve())
@@ -94,5 +54,8 @@ def record_settings(settings: TrainSettings, hardware: Hardware, data: dict[str,
         "threads": torch.get_num_threads(),
         "data": data,
         "order": hashlib.sha256(order.encode("utf-8", "surrogateescape")).hexdigest(),
-        "versions": versions(),
+        "versions": versions("torch", "torchvision", "numpy")
+        | {"opencv": cv2.__version__},  # its wheel has several names
+        "processes": processes,  # each takes batch statistics of its own share on the CPU
+        "start": start,
     }

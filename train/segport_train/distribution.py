@@ -58,16 +58,16 @@ class Processes:
             )
 
     def spread(self, network: nn.Module) -> nn.Module:
-        """Return the network as it is called in a step: its gradients are means over the processes.
-
-        On CUDA batch statistics are taken over all processes; on the CPU each process takes its own.
-        """
+        """Return the network as it is called in a step: its gradients are means over the processes."""
         if self.count == 1:
             return network
         return DistributedDataParallel(network)
 
     def normalise_together(self, network: nn.Module) -> None:
-        """Make batch normalisation take the statistics of all processes' slices; PyTorch can do so on CUDA alone."""
+        """Make batch normalisation take the statistics of all processes' slices.
+
+        PyTorch can do so on CUDA alone; on the CPU each process takes those of its own slices.
+        """
         if self.count > 1 and next(network.parameters()).is_cuda:
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # torch's stub
 

@@ -1,7 +1,7 @@
 """What a network does on a part of the data, at the slices' own size, through the runtime's pixel maths."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
@@ -95,10 +95,6 @@ class Evaluation:
         """Names of the sites, sorted; slices of which no site is known are of none."""
         return sorted({s.site for s in self.slices} - {""})
 
-    def select(self, chosen: Iterable[SliceScore]) -> "Evaluation":
-        """Return the evaluation of some of the slices, without loss and calibration."""
-        return Evaluation(tuple(chosen))
-
 
 def evaluate(
     network: SegmentationNetwork,
@@ -110,14 +106,13 @@ def evaluate(
     detailed: bool = False,
     share: slice = slice(None),
 ) -> Evaluation:
-    """Run the network in evaluation mode over every slice of `data`, unaugmented; leaves it in training mode off.
+    """Run the network in evaluation mode over every slice of `data`, unaugmented; leaves it in evaluation mode.
 
     `detailed`: measure distances and calibration too, for the report. `share`: which of the batches, as
     slice(rank, None, processes) of one process among several.
     """
     slices, total = [], 0.0
     calibration = Calibration.empty() if detailed else None
-    sites = data.table.site if "site" in data.table else [""] * len(data)
     for start in range(0, len(data), batch_size)[share]:
         rows = range(start, min(start + batch_size, len(data)))
         logits = infer(network, data, rows, hardware)
@@ -130,8 +125,8 @@ def evaluate(
             if calibration is not None:
                 calibration += Calibration.of_slice(native, truth)
             agreement = compare_masks(mask, truth) if detailed else Agreement(count_pixels(mask, truth))
-            relative, patient = str(data.table.relative[row]), str(data.table.patient[row])
-            slices.append(SliceScore(row, relative, patient, str(sites[row]), agreement))
+            relative, patient, site = (str(data.table[name][row]) for name in ("relative", "patient", "site"))
+            slices.append(SliceScore(row, relative, patient, site, agreement))
     return Evaluation(tuple(slices), total, calibration)
 
 

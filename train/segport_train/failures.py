@@ -12,7 +12,6 @@ from segport_train.settings import TrainSettings
 HOST_MEMORY = ("DefaultCPUAllocator", "can't allocate memory")  # torch's allocator raises a plain RuntimeError
 # what CUDA and its libraries raise where torch's allocator has not come to raise its own error
 GPU_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-FULL = (errno.ENOSPC, errno.EDQUOT)
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")  # and so does gloo
 
 
@@ -24,8 +23,7 @@ def explain_failures(settings: TrainSettings) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise DeviceError(f"the GPU's memory is full ({_first_line(error)}); {_remedy(settings)}") from error
     except OutputError as error:
-        cause = error.__cause__
-        if not (isinstance(cause, OSError) and cause.errno in FULL) or "remedy" in str(error):
+        if not is_full(error):
             raise
         raise OutputError(f"{error}; remedy: free space, then {describe_last(settings)}") from error
     except MemoryError as error:
@@ -42,6 +40,12 @@ def explain_failures(settings: TrainSettings) -> Iterator[None]:
                 f" then {describe_last(settings)}"
             ) from error
         raise
+
+
+def is_full(error: OutputError) -> bool:
+    """Return whether a file could not be written because the disk, or the user's share of it, is full."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def describe_last(settings: TrainSettings) -> str:

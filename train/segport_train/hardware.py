@@ -1,4 +1,4 @@
-"""What a training runs on: device, autocast precision, memory layout."""
+"""What a training runs on: the device, and the precision that autocast gives it."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass

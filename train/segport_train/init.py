@@ -1,7 +1,7 @@
 """What a run starts from, as --init names it: found and identified, its weights not read yet. Light to import."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,11 +40,11 @@ class Init:
     def adapt(self, pixels: Input) -> Input:
         """Return the description of the network's input with the normalisation that the weights were trained with."""
         if self.kind == "torchvision":
-            return Input(**vars(pixels) | {"scale": 1 / 255, "mean": IMAGENET_MEAN, "std": IMAGENET_STD})
+            return replace(pixels, scale=1 / 255, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         if self.contract is None:
             return pixels
         own = self.contract.input
-        return Input(**vars(pixels) | {"scale": own.scale, "mean": own.mean, "std": own.std})
+        return replace(pixels, scale=own.scale, mean=own.mean, std=own.std)
 
     def described(self) -> dict[str, str]:
         """Return what a contract says of it: no path, but the SHA-256 of the file."""

@@ -26,7 +26,7 @@ from segport_train.split import PARTS
 from segport_train.start import Prepared
 from segport_train.trainer import Trainer
 
-MEASURED = 8  # batches on which the normalisation of a model's convolutions is measured
+MEASURING_BATCHES = 8  # batches on which the normalisation of a model's convolutions is measured
 
 
 def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
@@ -45,7 +45,7 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     torch.backends.cudnn.allow_tf32 = hardware.precision != "fp32"  # fp32 that was asked for has no shorter mantissas
     network = SegmentationNetwork(prepared.contract, output_stride=settings.output_stride, auxiliary=True)
     if not settings.resume:
-        first = divide(epoch_order(data["train"].table, settings.seed, 0), settings.batch_size)[:MEASURED]
+        first = divide(epoch_order(data["train"].table, settings.seed, 0), settings.batch_size)[:MEASURING_BATCHES]
         slices = (pixels for pixels, _ in batches(data["train"], 0, first, settings.workers))
         load_start(prepared.init, network).put_into(network, slices)
     trainer = Trainer(network, settings, hardware, processes)

@@ -3,6 +3,7 @@
 from segport_train.calibration import NEAR
 from segport_train.evaluation import PROBABILITY
 
+# of every report
 NOTES = f"""## What the figures mean
 
 - A mask is where the probability is at least {PROBABILITY}, at the slice's own size: the logits are resized, not the \
@@ -18,18 +19,21 @@ patient are not independent. One patient alone has none, and with fewer than abo
 narrow. It holds the chance in who the patients are, not the chance in the training.
 - *Predicting nothing*: empty masks. Nearly all pixels are background, so their accuracy is high: an accuracy says \
 something only by how far it lies above.
-- *Copying the nearest training slice*: its true mask, without a look at the picture; shown where a patient is in \
-the training part too. What a network scores beyond it is what it has learnt.
 - *Precision*: share of the mask that is tumour. *Recall*: share of the tumour that is in the mask. Per patient, \
 precision of an empty mask is 0 where there is tumour and 1 where there is none; recall without tumour is 1 if the \
 mask is empty, else 0.
 - *HD95*: 95th percentile of the distances between the two outlines, mean over a patient's slices with tumour in mask \
 or truth, then over patients; where one of the two is empty it is the slice's diagonal.
-- *Loss* in the curves: `step_loss` is of the augmented batches while they are learnt, as many slices with tumour as \
-without, and has the auxiliary head's part in it; `train_loss` and `val_loss` are of all slices as they are, without \
-that. They are not to be compared with each other.
 - A tumour slice is *found* when at least one of its tumour pixels is in the mask, else *missed*.
 - *ECE* (expected calibration error): the mean over pixels of how far the mean probability and the share of tumour lie \
 apart in ten bins. Over all pixels it is small for any trained network, since nearly all are certain background; the \
 second figure is of pixels with a probability from {NEAR}.
+"""
+
+# of what stands in the report of a run alone, behind those above
+RUN_NOTES = """- *Copying the nearest training slice*: its true mask, without a look at the picture; shown where a \
+patient is in the training part too. What a network scores beyond it is what it has learnt.
+- *Loss* in the curves: `step_loss` is of the augmented batches while they are learnt, as many slices with tumour as \
+without, and has the auxiliary head's part in it; `train_loss` and `val_loss` are of all slices as they are, without \
+that. They are not to be compared with each other.
 """

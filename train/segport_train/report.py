@@ -11,7 +11,7 @@ from segport_train.baselines import copy_neighbours
 from segport_train.dataset import SliceDataset
 from segport_train.evaluation import Evaluation, SliceScore
 from segport_train.model import SegmentationNetwork
-from segport_train.notes import NOTES
+from segport_train.notes import NOTES, RUN_NOTES
 from segport_train.plots import draw_calibration, draw_worst
 from segport_train.results import write_results
 from segport_train.settings import TrainSettings
@@ -56,7 +56,7 @@ def write_report(
         "## Calibration\n\n" + calibration_table(parts) + "![Reliability curves](calibration.png)\n\n",
         *(_worst(judged, worst) if worst else ()),
         "## Curves\n\n![Curves](curves.png)\n\n",
-        NOTES,
+        NOTES + RUN_NOTES,
     ]
     text = "".join(lines)
     write_bytes(out / "report.md", text.encode())

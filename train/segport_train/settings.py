@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from segport.errors import UsageError
-from segport.settings import Device
+from segport.settings import DEVICES, Device
 
 Architecture = Literal["deeplabv3", "deeplabv3plus"]
 Split = Literal["patient", "site", "slice"]
@@ -24,6 +24,18 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 PROBLEMS: tuple[Problems, ...] = get_args(Problems)
 BATCH_NORMS: tuple[BatchNorm, ...] = get_args(BatchNorm)
 OUTPUT_STRIDES = (8, 16)
+# Settings that are one of these, by their names
+CHOICES: dict[str, tuple[object, ...]] = {
+    "architecture": ARCHITECTURES,
+    "output_stride": OUTPUT_STRIDES,
+    "split": SPLITS,
+    "optimizer": OPTIMIZERS,
+    "loss": LOSSES,
+    "problems": PROBLEMS,
+    "batch_norm": BATCH_NORMS,
+    "device": DEVICES,
+    "precision": PRECISIONS,
+}
 MOST_FLAIR_ONLY = 0.8  # pre alone and post alone are replaced in a tenth of the slices each
 SITE_PATTERN = r"^[^_]+_([^_]+)_"  # TCGA_HT_0000_19990101 is of the site HT
 
@@ -94,12 +106,11 @@ class TrainSettings:
     resume: bool = False
 
     def __post_init__(self) -> None:
+        for name, choices in CHOICES.items():
+            if (chosen := getattr(self, name)) not in choices:
+                expected = " or ".join(map(str, choices))
+                raise UsageError(f"--{name.replace('_', '-')} is {chosen}, expected {expected}")
         checks = [
-            (
-                self.architecture in ARCHITECTURES,
-                f"--architecture is {self.architecture}, expected {' or '.join(ARCHITECTURES)}",
-            ),
-            (self.output_stride in OUTPUT_STRIDES, f"--output-stride is {self.output_stride}, expected 8 or 16"),
             (
                 self.size >= 32 and self.size % self.output_stride == 0,
                 f"--size is {self.size}, expected a multiple of the output stride ({self.output_stride}) from 32",

@@ -16,13 +16,14 @@ from segport.outputs import write_bytes, write_json
 from segport.workspace import lock_folder
 from segport_train.adopt import load_start
 from segport_train.cache import SliceCache
-from segport_train.describe import first_contract, record_settings, training_range, versions
-from segport_train.distribution import ALONE, Processes, join_processes
+from segport_train.describe import first_contract, record_settings
+from segport_train.distribution import Processes, join_processes
 from segport_train.failures import explain_failures
 from segport_train.hardware import Hardware, choose_hardware
 from segport_train.init import Init, contract_of_checkpoint, find_init
 from segport_train.lineage import find_taught
 from segport_train.model import SegmentationNetwork
+from segport_train.ranges import training_range
 from segport_train.settings import FREE_ON_RESUME, PRIVATE, TrainSettings, recorded_setting
 from segport_train.split import PARTS, assign_parts, describe_parts
 from segport_train.table import Problem, build_table, fingerprint
@@ -57,20 +58,20 @@ def open_run(settings: TrainSettings) -> Iterator[Prepared]:
     with explain_failures(settings), join_processes(settings) as processes, ExitStack() as stack:
 
         def prepare() -> Prepared:
-            check_folder(settings)
+            _check_folder(settings)
             if processes.first:
                 stack.enter_context(lock_folder(settings.out, "seg-train"))
-            return prepare_run(settings, processes)
+                _check_folder(settings)  # again: a run may have ended here before the lock was ours
+            return _prepare_run(settings, processes)
 
         yield processes.agree(prepare)
 
 
-def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepared:
+def _prepare_run(settings: TrainSettings, processes: Processes) -> Prepared:
     """Read the data, split it, choose the hardware; the first process writes settings.json and split.csv.
 
-    Raises `UsageError` (data, split, other settings than the run that is resumed) and `OutputError` (folder in use).
+    Raises `UsageError` (data, split, other settings than the run that is resumed) and `OutputError` (disk full).
     """
-    check_folder(settings)
     if processes.first:
         for leftover in settings.out.glob(".*.tmp"):  # of a write that was killed
             leftover.unlink()
@@ -81,18 +82,17 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
     table["part"] = assign_parts(table, settings)
     contract = first_contract(settings, training_range(table[table.part == "train"], cache), init)
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
-    recorded = record_settings(settings, hardware, data, "\n".join(table.relative))
-    recorded["processes"] = processes.count  # each takes batch statistics of its own share on the CPU
-    recorded["start"] = init.described()
+    start = init.described()
+    recorded = record_settings(settings, hardware, data, "\n".join(table.relative), processes.count, start)
     unseen = _refuse_taught(recorded, table, settings)
-    before = settings.out / "settings.json"
-    notes = _compare_settings(before, recorded) if settings.resume else _explain(init, contract)
+    path = settings.out / "settings.json"
+    notes = _compare_settings(path, recorded) if settings.resume else _explain(init, contract)
     notes += describe_parts(table)
-    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE} | init.described()
+    shared = {k: v for k, v in recorded["settings"].items() if k not in PRIVATE} | start
     shared |= {name: recorded[name] for name in ("precision", "device", "processes")}  # what auto became
-    origin = replace(contract.origin, data=data, versions=versions(), seed=settings.seed, settings=shared)
+    origin = replace(contract.origin, data=data, versions=recorded["versions"], seed=settings.seed, settings=shared)
     if processes.first and not settings.resume:
-        write_json(settings.out / "settings.json", recorded)
+        write_json(path, recorded)
         unit = ["relative"] if settings.split == "slice" and settings.split_file is None else []
         split = table[["patient", *unit, "part"]].drop_duplicates()
         write_bytes(
@@ -102,7 +102,7 @@ def prepare_run(settings: TrainSettings, processes: Processes = ALONE) -> Prepar
     return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes, cache, init, unseen)
 
 
-def check_folder(settings: TrainSettings) -> None:
+def _check_folder(settings: TrainSettings) -> None:
     """Raise where a run is to begin in a folder that holds one, or to go on in one that does not."""
     last = settings.out / "last.safetensors"
     if last.exists() and not settings.resume:

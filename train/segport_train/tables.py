@@ -27,7 +27,7 @@ class Ratio:
 RATIOS = (
     Ratio("Dice, pooled pixels", lambda _, c: (2 * c.tp, 2 * c.tp + c.fp + c.fn)),
     Ratio("Dice, mean per patient", lambda _, c: (c.dice, 1)),
-    Ratio("Dice, mean per tumour slice", lambda s, _: _sum(x.counts.dice for x in s if x.counts.tumour_pixels)),
+    Ratio("Dice, mean per tumour slice", lambda s, _: _mean_pair(x.counts.dice for x in s if x.counts.tumour_pixels)),
     Ratio("IoU, pooled pixels", lambda _, c: (c.tp, c.tp + c.fp + c.fn)),
     Ratio("precision, pooled pixels", lambda _, c: (c.tp, c.mask_pixels)),
     Ratio("precision, mean per patient", lambda _, c: (c.precision, 1)),
@@ -62,17 +62,20 @@ def score_table(one: Evaluation, copied: Evaluation | None = None) -> str:
 
 
 def size_table(one: Evaluation, copied: Evaluation | None = None) -> str:
-    """Return mean Dice per tumour slice by the tumour's size, quarters of the tumour slices, with both baselines."""
+    """Return mean Dice per tumour slice by the tumour's size, quarters of the tumour slices, with both baselines.
+
+    `copied`: of the same slices in the same order; slices of several runs may have the same `row`.
+    """
     others = _baselines(one, copied)
-    ordered = sorted(one.tumour_slices, key=lambda s: (s.counts.tumour_pixels, s.row))
+    pixels_of = [s.counts.tumour_pixels for s in one.slices]
+    ordered = np.array(sorted(np.flatnonzero(pixels_of), key=pixels_of.__getitem__), np.int64)
     rows = []
-    for name, chosen in zip(QUARTERS, np.array_split(np.arange(len(ordered)), len(QUARTERS)), strict=True):
-        slices = [ordered[i] for i in chosen]
+    for name, chosen in zip(QUARTERS, np.array_split(ordered, len(QUARTERS)), strict=True):
+        slices = [one.slices[i] for i in chosen]
         sizes = [s.counts.tumour_pixels for s in slices]
-        pairs = _pairs(one.select(slices), PER_TUMOUR_SLICE)
-        numbers = {s.row for s in slices}
+        pairs = _pairs(Evaluation(tuple(slices)), PER_TUMOUR_SLICE)
         baselines = [
-            _share(_pairs(o.select(s for s in o.slices if s.row in numbers), PER_TUMOUR_SLICE)) for o in others.values()
+            _share(_pairs(Evaluation(tuple(o.slices[i] for i in chosen)), PER_TUMOUR_SLICE)) for o in others.values()
         ]
         found = sum(s.counts.tp > 0 for s in slices)
         pixels = f"{sizes[0]} to {sizes[-1]}" if slices else NONE
@@ -96,7 +99,7 @@ def group_table(header: Sequence[str], groups: Iterable[tuple[Sequence[str], Eva
 def site_table(parts: Mapping[str, Evaluation]) -> str:
     """Return Dice per site of each part, with intervals; empty where no site is known."""
     groups = [
-        ([cell(site), part], one.select(s for s in one.slices if s.site == site))
+        ([cell(site), part], Evaluation(tuple(s for s in one.slices if s.site == site)))
         for part, one in parts.items()
         for site in one.sites
     ]
@@ -133,7 +136,8 @@ def _baselines(one: Evaluation, copied: Evaluation | None) -> dict[str, Evaluati
     return others if copied is None else others | {"copying the nearest training slice": copied}
 
 
-def _sum(values: Iterable[float]) -> tuple[float, float]:
+def _mean_pair(values: Iterable[float]) -> tuple[float, float]:
+    """Return a mean as a pair: sum and count."""
     listed = list(values)
     return sum(listed), len(listed)
 

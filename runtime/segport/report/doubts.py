@@ -1,7 +1,7 @@
 """Which slices need eyes, and why: rules over what a run found, each with its reason in words.
 
-Chosen on the 3,179 slices of 88 patients of the LGG data set with the first embedded model, which learnt from 77 of them:
-1,062 get a mask, and the mean Dice of those is 0.75.
+Chosen on the 3,179 slices of 88 patients of the LGG data set with the first embedded model, which learnt from 77 of
+them: 1,062 get a mask, and the mean Dice of those is 0.75.
 """
 
 from collections.abc import Iterator, Sequence
