@@ -11,7 +11,7 @@ from segport.golden import compare_logits
 from segport.overlay import draw_outlines
 from segport.preprocess import restore, to_mask
 from segport.scoring import Counts, bootstrap_interval, count_pixels
-from segport_export.report import Check, ParityReport, SliceDifference, TruthLoss, badness
+from segport_export.report import SOMETHING_TO_PROVE, Check, ParityReport, SliceDifference, TruthLoss, badness
 from segport_export.subjects import ParitySlice
 from segport_export.tolerance import CALL_DIFFERENCE, FOREGROUND, Tolerance
 
@@ -27,7 +27,8 @@ class Comparison:
         self.slices: list[SliceDifference] = []
         self.between = Counts()
         self.truth: dict[str, list[Counts]] = defaultdict(lambda: [Counts(), Counts()])
-        self.overlay = np.empty(0, np.uint8)
+        self.worst: SliceDifference | None = None  # of the judged ones, the first of equals
+        self.overlay = np.empty(0, np.uint8)  # of that slice
 
     def add(self, one: ParitySlice, expected: NDArray[np.float32], found: NDArray[np.float32]) -> None:
         """Compare logits of one prepared slice, float32 [size, size]."""
@@ -40,8 +41,8 @@ class Comparison:
         largest = float(difference.max())
         entry = SliceDifference(one.name, between.dice, flips.flips, flips.worst_flip, largest, one.hostile)
         if self._judged(entry):
-            if badness(entry) > max(map(badness, filter(self._judged, self.slices)), default=(-1.0, 0, 0.0)):
-                self.overlay = draw_outlines(one.display, candidate, reference)
+            if self.worst is None or badness(entry) > badness(self.worst):
+                self.worst, self.overlay = entry, draw_outlines(one.display, candidate, reference)
             self.differences.append(float(difference.mean()))
             self.pixels += a.size
         self.slices.append(entry)
@@ -58,6 +59,7 @@ class Comparison:
     def report(self, precision: str, called: float, budget: float | None, others: Sequence[Check] = ()) -> ParityReport:
         """Hold the sums against the tolerance; `called`: how far logits moved with batch size and threads."""
         t = self.tolerance
+        assert self.worst is not None  # a judged slice was added
         judged = list(filter(self._judged, self.slices))
         largest = max(s.max_difference for s in judged)
         farthest = max(s.worst_flip for s in judged)
@@ -70,10 +72,10 @@ class Comparison:
         whose = f"of the {self.real} real slices" if self.real else "of the shipped slices"
         held = f"the reference masks {whose} hold {foreground:.2%} foreground, expected {low:.1%} to {high:.0%}"
         if low <= foreground <= high:
-            something = Check("something to prove", True, held)
+            something = Check(SOMETHING_TO_PROVE, True, held)
         else:
             remedy = "remedy: train longer, or --parity DATA with tumour slices"
-            something = Check("something to prove", False, f"nothing to prove: {held}; {remedy}")
+            something = Check(SOMETHING_TO_PROVE, False, f"nothing to prove: {held}; {remedy}")
         checks = [
             something,
             Check(
@@ -116,7 +118,7 @@ class Comparison:
             tolerance=t,
             checks=(*checks, *others),
             slices=tuple(self.slices),
-            worst_slice=max(judged, key=badness),
+            worst_slice=self.worst,
             overlay=self.overlay,
         )
 

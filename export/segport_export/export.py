@@ -13,9 +13,10 @@ from segport.outputs import atomic_path, write_json, write_png
 from segport.preprocess import prepare
 from segport.segmenter import Segmenter
 from segport_export.build import Build, Candidate, embed_contract
+from segport_export.junit import write_junit
 from segport_export.parity import Reference, check_parity
 from segport_export.report import ParityReport
-from segport_export.rundata import RunData, read_displays
+from segport_export.rundata import RunData
 from segport_export.sensitivity import KEPT, rank_layers
 from segport_export.settings import ExportSettings
 from segport_export.subjects import parity_slices
@@ -77,7 +78,8 @@ def _prove(
     """Return the first candidate that passes, or the last that failed; int8 is tried with sensitive layers in fp32."""
     s = build.settings
     calibration = run.calibration(s.calibration, s.calibration_slices) if s.precision == "int8" else []
-    prepared = [prepare(display, build.contract) for display in read_displays(calibration, build.contract)]
+    displays = run.read_displays(calibration, s.calibration, build.contract)
+    prepared = [prepare(display, build.contract) for display in displays]
     candidate = build.candidate(prepared)
     report = check_parity(reference, candidate.path, s.precision, budget=s.dice_budget)
     if not report.failures or s.precision != "int8" or report.proves_nothing:
@@ -111,7 +113,7 @@ def _put_in_place(candidate: Candidate, report: ParityReport, out: Path) -> None
 
 def _write_junit(report: ParityReport, settings: ExportSettings) -> None:
     if settings.junit is not None:
-        report.write_junit(settings.junit, settings.out.name)
+        write_junit(settings.junit, report, settings.out.name)
 
 
 def _explain(report: ParityReport, settings: ExportSettings) -> str:

@@ -12,7 +12,7 @@ from segport.contract import ModelContract
 from segport.errors import SliceError, UsageError
 from segport.preprocess import split_channels, to_display
 from segport.reading import read_slice, read_truth
-from segport.sources import Slice, list_slices, same_patient
+from segport.sources import Slice, SliceTree
 from segport.windows import PatientWindows
 
 
@@ -57,7 +57,7 @@ class RunData:
     def calibration(self, folder: Path | None, count: int) -> list[Slice]:
         """Return at most `count` slices, evenly spaced, of `folder` (default: the run's data), training part only.
 
-        Where the split names none of them all count. Raises `UsageError` when there is no slice to take.
+        Slices that the split does not name count too. Raises `UsageError` when there is no slice to take.
         """
         slices = [s for s in self._list(folder) if self._part(s) in (None, "train")]
         if not slices:
@@ -78,34 +78,45 @@ class RunData:
             )
         return slices
 
-    def _list(self, folder: Path | None) -> list[Slice]:
+    def read_displays(
+        self, slices: list[Slice], folder: Path | None, contract: ModelContract
+    ) -> list[NDArray[np.uint8]]:
+        """Return slices of `folder` (default: the run's data) as uint8 RGB at their own size, in the order given.
+
+        Other dtypes go through the contract's rule over all slices of the patient that are there, as in training and
+        in seg-infer, not only over `slices`. Raises `SliceError` with the path of a slice that cannot be used.
+        """
+        tree = self._tree(folder)
+        if tree is None:
+            return []
+        windows = PatientWindows(tree.slices_of_patient, contract)
+        displays = []
+        for item in slices:
+            try:
+                pixels = read_slice(item.path)
+                displays.append(to_display(pixels, windows.window_of(item, pixels)))
+            except SliceError as error:
+                raise SliceError(f"{item.path}: {error}") from error
+        return displays
+
+    def _tree(self, folder: Path | None) -> SliceTree | None:
         root = folder or self.data
         if root is None:
-            return []
+            return None
         masks = self.masks if folder is None else None
-        listing = list_slices(root, masks=masks, patient_pattern=self.patient_pattern, exclude=self.run)
+        return SliceTree(root, masks=masks, patient_pattern=self.patient_pattern, exclude=self.run)
+
+    def _list(self, folder: Path | None) -> list[Slice]:
+        tree = self._tree(folder)
+        if tree is None:
+            return []
+        slices = [item for below in tree.folders() for item in tree.slices(below)]
         if folder is not None or not self.leave_out:
-            return listing.slices
-        return [s for s in listing.slices if self._part(s) is not None and _is_usable(s)]
+            return slices
+        return [s for s in slices if self._part(s) is not None and _is_usable(s)]
 
     def _part(self, item: Slice) -> str | None:
         return self.parts.get(item.patient, self.parts.get(item.relative.as_posix()))
-
-
-def read_displays(slices: list[Slice], contract: ModelContract) -> list[NDArray[np.uint8]]:
-    """Return slices as uint8 RGB at their own size; other dtypes through the contract's rule.
-
-    Raises `SliceError` with the path of a slice that cannot be used.
-    """
-    windows = PatientWindows(same_patient(slices), contract)
-    displays = []
-    for item in slices:
-        try:
-            pixels = read_slice(item.path)
-            displays.append(to_display(pixels, windows.window_of(item, pixels)))
-        except SliceError as error:
-            raise SliceError(f"{item.path}: {error}") from error
-    return displays
 
 
 def _is_usable(item: Slice) -> bool:

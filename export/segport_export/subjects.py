@@ -11,7 +11,9 @@ from segport.errors import SliceError
 from segport.golden import NAMES, golden_masks, golden_slices
 from segport.preprocess import to_display
 from segport.reading import read_truth
-from segport_export.rundata import RunData, read_displays
+from segport_export.rundata import RunData
+
+HOSTILE_SIDE = 64  # pixels; any will do: prepare resizes them to the network's size
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def parity_slices(run: RunData, folder: Path | None, contract: ModelContract) ->
     """
     found = run.parity(folder)
     slices = []
-    for item, display in zip(found, read_displays(found, contract), strict=True):
+    for item, display in zip(found, run.read_displays(found, folder, contract), strict=True):
         try:
             truth = read_truth(item, display.shape) if item.mask else None
         except SliceError as error:
@@ -50,10 +52,11 @@ def parity_slices(run: RunData, folder: Path | None, contract: ModelContract) ->
     return slices + hostile_slices()
 
 
-def hostile_slices(side: int = 64) -> list[ParitySlice]:
+def hostile_slices() -> list[ParitySlice]:
     """Return slices that no scanner makes: constant (black, grey, white), saturated (a shipped slice), and noise."""
-    constant = [(f"constant {value}", np.full((side, side, 3), value, np.uint8)) for value in (0, 128, 255)]
+    shape = (HOSTILE_SIDE, HOSTILE_SIDE, 3)
+    constant = [(f"constant {value}", np.full(shape, value, np.uint8)) for value in (0, 128, 255)]
     brightest = to_display(golden_slices(NAMES[:1])[0]).astype(np.uint16) * 4
-    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     hostile = [*constant, ("saturated", np.minimum(brightest, 255).astype(np.uint8)), ("noise", noise)]
     return [ParitySlice(name, pixels, hostile=True) for name, pixels in hostile]

@@ -35,12 +35,9 @@ class ExportForm(nn.Module):
         self.cells, self.stride = size // output_stride, output_stride
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        x = pixels.permute(0, 3, 1, 2).to(torch.float32) * self.network.factor
-        if self.network.centred:
-            x = x + self.network.offset
-        features = cast(Any, self.network.net.backbone)(x)
+        features = cast(Any, self.network.net.backbone)(self.network.normalise(pixels))
         x = features["out"]
-        pooled = interpolate(self.pooled(avg_pool2d(x, self.cells)), scale_factor=float(self.cells), mode="bilinear")
+        pooled = enlarge(self.pooled(avg_pool2d(x, self.cells)), self.cells)
         x = self.project(torch.cat([*(branch(x) for branch in self.branches), pooled], dim=1))
         if self.decoder is None:
             return enlarge(self.classify(x), self.stride)

@@ -1,8 +1,6 @@
 """Each limit of the gate, just past its value: logits made by hand, no network."""
 
 from dataclasses import replace
-from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -101,13 +99,27 @@ def test_a_budget_needs_masks_to_hold_it_against() -> None:
     assert failed(masks.report("fp32", 0.0, 0.01)) == {"Dice budget"}
 
 
-def test_junit_holds_no_character_that_xml_forbids(tmp_path: Path) -> None:
+def test_the_overlay_is_of_the_worst_slice_and_of_the_first_of_equals() -> None:
     good = np.full((64, 64), -5, np.float32)
+    good[:10] = 5
     masks = Comparison(0.5, TOLERANCES["fp32"])
-    masks.add(ParitySlice("a\x01\udce9<b>", np.zeros((64, 64, 3), np.uint8)), good, good)
-    masks.report("fp32", 0.0, None).write_junit(tmp_path / "j.xml", "m\x02.onnx")
-    (failure,) = ElementTree.parse(tmp_path / "j.xml").getroot().iter("failure")
-    assert "a\\x01\\udce9<b>" in (failure.text or "")
+    for level, name, flips in ((10, "good", 1), (20, "worst", 9), (30, "as bad", 9), (40, "better", 3)):
+        masks.add(ParitySlice(name, np.full((64, 64, 3), level, np.uint8)), *flip(good, flips, -1))
+    report = masks.report("fp32", 0.0, None)
+    assert report.worst_slice.name == "worst"
+    assert report.overlay[40, 20].tolist() == [20, 20, 20]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_whether_a_report_proves_anything_does_not_hang_on_the_order_of_its_checks(sign: int) -> None:
+    good = np.full((64, 64), -5, np.float32)
+    good[:10] = 5 * sign
+    masks = Comparison(0.5, TOLERANCES["fp32"])
+    masks.add(ParitySlice("a", np.zeros((64, 64, 3), np.uint8)), good, good)
+    report = masks.report("fp32", 1.0, None)
+    assert "batch size and threads" in failed(report)
+    assert report.proves_nothing == (sign < 0)
+    assert replace(report, checks=report.checks[::-1]).proves_nothing == (sign < 0)
 
 
 def test_hostile_slices_count_for_logits_and_flips_but_not_for_dice() -> None:

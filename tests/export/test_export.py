@@ -10,15 +10,17 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from helpers import SAMPLE_DATA
+from helpers import SAMPLE_DATA, write
 from segport.cli import main as infer
+from segport.contract import Input, ModelContract
 from segport.errors import UsageError
 from segport.golden import self_test
 from segport.modelfile import read_contract
-from segport.preprocess import prepare, stack
+from segport.preprocess import prepare, stack, to_display
 from segport.reading import read_slice
 from segport.segmenter import Segmenter
-from segport.sources import list_slices
+from segport.sources import SliceTree, list_slices
+from segport.windows import PatientWindows
 from segport_export.cli import main
 from segport_export.rundata import RunData
 
@@ -49,13 +51,8 @@ def test_exactly_the_opset_asked_for_comes_through_the_gate(trained: Path, tmp_p
 def test_the_default_is_opset_17_with_named_dimensions(exported) -> None:
     model = onnx.load(exported["fp32"])
     assert [o.version for o in model.opset_import] == [17]
-    assert [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == ["batch", 64, 64, 3]
-    assert [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == [
-        "batch",
-        1,
-        64,
-        64,
-    ]
+    assert dimensions(model.graph.input[0]) == ["batch", 64, 64, 3]
+    assert dimensions(model.graph.output[0]) == ["batch", 1, 64, 64]
     assert not SHAPE_ARITHMETIC & set(op_types(model))
 
 
@@ -171,6 +168,21 @@ def test_training_patients_calibrate_and_the_others_judge(trained: Path) -> None
     assert parity
     assert all(p.startswith(("patient_1", "patient_2", "patient_3")) for p in calibration)
     assert all(p.startswith("patient_4") for p in parity)
+
+
+def test_slices_of_16_bits_look_as_in_seg_infer_however_few_are_chosen(tmp_path: Path) -> None:
+    data, contract = tmp_path / "data", ModelContract(Input(32))
+    for number in range(1, 9):  # each brighter than the one before: a window of some of them is not the patient's
+        write(data / f"p1/p1_{number}.png", np.arange(1024, dtype=np.uint16).reshape(32, 32) * number**2)
+    parts = {f"p1/p1_{number}.png": "train" if number < 7 else "val" for number in range(1, 9)}
+    windows = PatientWindows(SliceTree(data).slices_of_patient, contract)
+    run = RunData(tmp_path / "run", data, None, None, parts, leave_out=False)
+    for folder in (None, data):
+        for chosen, names in ((run.calibration(folder, 2), ["p1_1", "p1_6"]), (run.parity(folder), ["p1_7", "p1_8"])):
+            assert [s.path.stem for s in chosen] == names
+            for item, display in zip(chosen, run.read_displays(chosen, folder, contract), strict=True):
+                pixels = read_slice(item.path)
+                np.testing.assert_array_equal(display, to_display(pixels, windows.window_of(item, pixels)))
 
 
 def test_slices_that_were_trained_on_are_no_proof(trained: Path, tmp_path: Path) -> None:

@@ -112,11 +112,16 @@ class SegmentationNetwork(nn.Module):
                 conv.weight = branch[0].weight  # so that a seed draws the weights of the plain architecture
                 branch[0] = conv
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return pixels, uint8 [N, size, size, 3] in RGB order, as float [N, 3, size, size].
+
+        By the contract's numbers: (scale * pixel - mean) / std.
+        """
         x = pixels.permute(0, 3, 1, 2).to(self.factor.dtype) * self.factor
-        if self.centred:
-            x = x + self.offset
-        result = self.net(x)
+        return x + self.offset if self.centred else x
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+        result = self.net(self.normalise(pixels))
         if self.training and "aux" in result:
             return result["out"], result["aux"]
         return cast(torch.Tensor, result["out"])
