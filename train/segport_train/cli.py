@@ -98,6 +98,7 @@ class Fold(click.ParamType):  # type: ignore[type-arg]  # generic in newer stubs
     default=TrainSettings.batch_norm,
     help="frozen keeps the statistics of --init: for few slices.",
 )
+@click.option("--average-init", is_flag=True, help="At the end, average the weights with those of --init.")
 @click.option("--device", type=click.Choice(DEVICES), default=TrainSettings.device)
 @click.option("--precision", type=click.Choice(PRECISIONS), default=TrainSettings.precision)
 @click.option("--workers", default=TrainSettings.workers, help="Threads that prepare batches; they change no number.")

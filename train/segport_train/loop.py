@@ -10,12 +10,14 @@ import torch
 from segport.contract import ModelContract
 from segport.interruption import Interruption
 from segport_train.adopt import load_start
+from segport_train.average import average_weights, measure_statistics
 from segport_train.batches import batches, divide, epoch_order
 from segport_train.checkpoint import load_network, save_checkpoint
 from segport_train.dataset import SliceDataset
 from segport_train.epochs import EpochReport, read_metrics, report_epoch, write_metrics
 from segport_train.evaluation import Evaluation
 from segport_train.events import write_events
+from segport_train.init import Init
 from segport_train.model import SegmentationNetwork
 from segport_train.optimizer import learning_rate
 from segport_train.plots import draw_curves
@@ -27,6 +29,7 @@ from segport_train.start import Prepared
 from segport_train.trainer import Trainer
 
 MEASURING_BATCHES = 8  # batches on which the normalisation of a model's convolutions is measured
+AVERAGING_BATCHES = 60  # and that of averaged weights
 
 
 def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
@@ -40,14 +43,9 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
     data = _open_parts(settings, prepared)
     steps = divide(epoch_order(data["train"].table, settings.seed, 1), settings.batch_size)
     processes.check_shares(len(steps[0]), settings)
-    torch.manual_seed(settings.seed)
     torch.backends.cudnn.benchmark = True  # shapes never change
     torch.backends.cudnn.allow_tf32 = hardware.precision != "fp32"  # fp32 that was asked for has no shorter mantissas
-    network = SegmentationNetwork(prepared.contract, output_stride=settings.output_stride, auxiliary=True)
-    if not settings.resume:
-        first = divide(epoch_order(data["train"].table, settings.seed, 0), settings.batch_size)[:MEASURING_BATCHES]
-        slices = (pixels for pixels, _ in batches(data["train"], 0, first, settings.workers))
-        load_start(prepared.init, network).put_into(network, slices)
+    network = _begin(settings, prepared, prepared.init, data["train"])
     trainer = Trainer(network, settings, hardware, processes)
     progress, reports = Progress(), []
     of_best: dict[str, Evaluation] = {}  # what the last epoch measured, if it is the best
@@ -84,6 +82,9 @@ def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:
         clock.restart()
         yield report
 
+    if prepared.average is not None:
+        averaged = _keep_average(trainer, data, prepared, progress)
+        of_best = of_best if averaged is None else averaged
     processes.wait()  # for the first to have written the best
     network, contract = load_network(out / "best.safetensors")
     network.to(hardware.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -103,6 +104,22 @@ def _score(val: Evaluation | None, epoch: int) -> float:
     """
     dice = [counts.dice for counts in val.patients.values() if counts.tumour_pixels] if val is not None else []
     return fmean(dice) if dice else float(epoch)
+
+
+def _first_slices(data: SliceDataset, settings: TrainSettings, count: int) -> Iterator[torch.Tensor]:
+    """Yield batches of augmented slices that no epoch shows so, uint8 [N, size, size, 3], to measure statistics on."""
+    first = divide(epoch_order(data.table, settings.seed, 0), settings.batch_size)[:count]
+    for pixels, _ in batches(data, 0, first, settings.workers):
+        yield pixels
+
+
+def _begin(settings: TrainSettings, prepared: Prepared, init: Init, data: SliceDataset) -> SegmentationNetwork:
+    """Return the network before its first step; where a run is resumed, its weights are still to be loaded."""
+    torch.manual_seed(settings.seed)
+    network = SegmentationNetwork(prepared.contract, output_stride=settings.output_stride, auxiliary=True)
+    if init.kind != "resume":
+        load_start(init, network).put_into(network, _first_slices(data, settings, MEASURING_BATCHES))
+    return network
 
 
 def _open_parts(settings: TrainSettings, prepared: Prepared) -> dict[str, SliceDataset]:
@@ -158,6 +175,29 @@ def _train_epoch(
                     raise KeyboardInterrupt
     trainer.check(epoch)
     return replace(progress, step=len(parts), loss=float(loss))
+
+
+def _keep_average(
+    trainer: Trainer, data: dict[str, SliceDataset], prepared: Prepared, progress: Progress
+) -> dict[str, Evaluation] | None:
+    """Average the network with what the run began with; where no epoch was better, that is the best checkpoint.
+
+    Returns what was measured of it, by the part; None where an epoch was better.
+    """
+    settings, network = trainer.settings, trainer.network
+    assert prepared.average is not None
+    average_weights(network, _begin(settings, prepared, prepared.average, data["train"]).state_dict())
+    if settings.batch_norm == "train":
+        slices = _first_slices(data["train"], settings, AVERAGING_BATCHES)
+        measure_statistics(network, slices, trainer.hardware)
+    results = {"val": trainer.evaluate(network, data["val"], detailed=True)} if "val" in data else {}
+    if _score(results.get("val"), settings.epochs + 1) <= progress.best:
+        return None
+    if trainer.processes.first:
+        contract = _with_dice(prepared.contract, results)
+        origin = replace(contract.origin, settings=contract.origin.settings | {"averaged": True})
+        save_checkpoint(settings.out / "best.safetensors", network, replace(contract, origin=origin))
+    return results
 
 
 def _with_dice(contract: ModelContract, results: dict[str, Evaluation]) -> ModelContract:

@@ -51,7 +51,7 @@ def write_report(
         draw_worst(out / "worst.png", [_title(i, s) for i, s in enumerate(worst, 1)], pictures)
     lines = [
         f"# {contract.origin.architecture}, output stride {contract.origin.output_stride}, {settings.size} pixels\n\n",
-        *_preface(settings, prepared, parts),
+        *_preface(settings, contract, prepared, parts),
         *_scores(data, parts),
         "## Calibration\n\n" + calibration_table(parts) + "![Reliability curves](calibration.png)\n\n",
         *(_worst(judged, worst) if worst else ()),
@@ -63,8 +63,12 @@ def write_report(
     write_page(out / "report.html", text, find_licence(contract.origin.settings))
 
 
-def _preface(settings: TrainSettings, prepared: Prepared, parts: Mapping[str, Evaluation]) -> Iterator[str]:
+def _preface(
+    settings: TrainSettings, contract: ModelContract, prepared: Prepared, parts: Mapping[str, Evaluation]
+) -> Iterator[str]:
     yield f"Scores of best.safetensors on all slices of each part. Split by {_split(settings)}.\n"
+    if contract.origin.settings.get("averaged"):
+        yield "Its weights are the means of those that the run began with and those of the last epoch.\n"
     if settings.tumour_only:
         yield "Slices without tumour are left out (`--tumour-only`): what a mask on them would cost is not counted.\n"
     if "val" in parts:

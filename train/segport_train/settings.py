@@ -65,7 +65,8 @@ class TrainSettings:
     steps of warm-up, then cosine to zero). `fold`: (k, n), the k-th of n groups of patients is the test part.
     `holdout`: the sites that are, with `split` "site"; the first group of `site_pattern` in a patient's name is the
     site, or the CSV `sites` names it. `cache`: the folder of prepared slices; None is "cache" in `out`. `init`: "none",
-    "default" (the embedded model), "imagenet", or a file of weights. Raises `UsageError`.
+    "default" (the embedded model), "imagenet", or a file of weights. `average_init`: average the weights with those of
+    `init` after the last epoch. Raises `UsageError`.
     """
 
     data: Path
@@ -96,6 +97,7 @@ class TrainSettings:
     seed: int = 0
     init: str = "none"
     batch_norm: BatchNorm = "train"
+    average_init: bool = False
     device: Device = "auto"
     precision: Precision = "auto"
     workers: int = 1
@@ -152,6 +154,7 @@ class TrainSettings:
                 self.batch_norm == "train" or self.init != "none",
                 "--batch-norm frozen keeps the statistics of a trained network: it needs --init",
             ),
+            (not self.average_init or self.init != "none", "--average-init averages with --init: it needs that"),
         ]
         for fine, problem in checks:
             if not fine:

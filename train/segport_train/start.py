@@ -35,7 +35,7 @@ class Prepared:
 
     `problems`: files left out because the settings say so. `notes`: why a resume may not be exact, what was taken of
     the weights that `init` names, and which parts say little. `unseen`: whether it is known that no patient of val and
-    test had a part in those weights.
+    test had a part in those weights. `average`: what the weights are averaged with after the last epoch.
     """
 
     table: pd.DataFrame
@@ -47,6 +47,7 @@ class Prepared:
     cache: SliceCache
     init: Init
     unseen: bool
+    average: Init | None
 
 
 @contextmanager
@@ -83,6 +84,7 @@ def _prepare_run(settings: TrainSettings, processes: Processes) -> Prepared:
     contract = first_contract(settings, training_range(table[table.part == "train"], cache), init)
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
     start = init.described()
+    average = _find_average(settings, start, contract)
     recorded = record_settings(settings, hardware, data, "\n".join(table.relative), processes.count, start)
     unseen = _refuse_taught(recorded, table, settings)
     path = settings.out / "settings.json"
@@ -99,7 +101,9 @@ def _prepare_run(settings: TrainSettings, processes: Processes) -> Prepared:
             settings.out / "split.csv",
             split.to_csv(index=False, lineterminator="\n").encode("utf-8", "surrogateescape"),
         )
-    return Prepared(table, problems, notes, replace(contract, origin=origin), hardware, processes, cache, init, unseen)
+    return Prepared(
+        table, problems, notes, replace(contract, origin=origin), hardware, processes, cache, init, unseen, average
+    )
 
 
 def _check_folder(settings: TrainSettings) -> None:
@@ -119,6 +123,24 @@ def _find_start(settings: TrainSettings) -> Init:
         return find_init(settings.init)
     last = settings.out / "last.safetensors"
     return Init("resume", "none", last, contract_of_checkpoint(last))
+
+
+def _find_average(settings: TrainSettings, start: dict[str, str], contract: ModelContract) -> Init | None:
+    """Return what the weights are averaged with: what the run began with, `start`.
+
+    Raises `UsageError` where it has changed since, or does not hold the whole network.
+    """
+    if not settings.average_init:
+        return None
+    init = find_init(settings.init)
+    if init.contract is None or init.contract.origin.architecture != contract.origin.architecture:
+        raise UsageError(
+            f"--average-init: {init.name} does not hold the whole network; expected a checkpoint or model of the same"
+            " architecture"
+        )
+    if settings.resume and init.described() != start:
+        raise UsageError(f"--average-init: {init.name} is not what the run began with; remedy: a copy of that, there")
+    return init
 
 
 def _refuse_taught(recorded: dict[str, Any], table: pd.DataFrame, settings: TrainSettings) -> bool:
