@@ -137,7 +137,7 @@ def test_seeds_decide_the_split() -> None:
 @pytest.mark.parametrize(
     ("patients", "notes"),
     [
-        (1, ["no val part: best.safetensors will be the last epoch", "no test part"]),
+        (1, ["no val part: best.safetensors will be the last epoch's", "no test part"]),
         (2, ["no val part", "no test part"]),
         (3, ["the val part has 1 patient:", "the test part has 1 patient:"]),
         (4, ["the val part has 1 patient:", "the test part has 1 patient:"]),

@@ -68,7 +68,7 @@ def test_without_tumour_in_val_the_last_epoch_is_kept(data: Path, tmp_path: Path
     best, last = (load_checkpoint(tmp_path / f"run/{name}.safetensors").weights for name in ("best", "last"))
     assert weights_sha256(best) == weights_sha256(last)
     said = capsys.readouterr().err
-    assert ("the val part has no slice with tumour: best.safetensors will be the last epoch" in said) == (val != "0")
+    assert ("the val part has no slice with tumour: best.safetensors will be the last epoch's" in said) == (val != "0")
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])

@@ -49,12 +49,12 @@ def describe_parts(table: pd.DataFrame) -> list[str]:
     tumour = table.tumour_pixels.groupby(table.part).any()
     notes += [
         f"the {part} part has no slice with tumour: "
-        + ("best.safetensors will be the last epoch" if part == "val" else "its Dice says only where a mask is wrong")
+        + ("best.safetensors will be the last epoch's" if part == "val" else "its Dice says only where a mask is wrong")
         for part in ("val", "test")
         if not tumour.get(part, True)
     ]
     if "val" not in counts:
-        notes.append("there is no val part: best.safetensors will be the last epoch, chosen by nothing")
+        notes.append("there is no val part: best.safetensors will be the last epoch's, chosen by nothing")
     if "test" not in counts:
         notes.append("there is no test part: no score will come from patients that nothing was chosen on")
     return notes
