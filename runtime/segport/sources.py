@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -180,14 +180,6 @@ def list_slices(
     unreadable = [root / f.relative for f in folders if not f.readable]
     lone = [path for path in there if path not in paired]
     return Listing(slices, lone, unreadable, ignored=sum(len(f.others) for f in folders))
-
-
-def same_patient(slices: Sequence[Slice]) -> Callable[[Slice], list[Slice]]:
-    """Return a function that gives those of `slices` that are of the same patient as its argument, in order."""
-    groups: dict[str, list[Slice]] = {}
-    for item in slices:
-        groups.setdefault(item.patient, []).append(item)
-    return lambda item: groups[item.patient]
 
 
 def _common_stem(relative: PurePath) -> str:

@@ -1,7 +1,6 @@
 """The weights of a run, averaged with those that it began with."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,11 @@ from segport_train.average import average_weights, measure_statistics
 from segport_train.checkpoint import load_checkpoint
 from segport_train.hardware import Hardware
 from segport_train.model import SegmentationNetwork, weights_sha256
-from thin import thin_networks
-from tiny_runs import train, write_patients
+from tiny_runs import train
 
 FP32 = Hardware(torch.device("cpu"), "fp32")
 
-
-@pytest.fixture(autouse=True)
-def thin() -> Iterator[None]:
-    with thin_networks():
-        yield
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_patients(tmp_path / "data")
+pytestmark = pytest.mark.usefixtures("thin")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from segport.contract import Input, ModelContract
 from segport.errors import OutputError, UsageError
 from segport.preprocess import prepare, prepare_mask, to_display
 from segport.reading import read_slice
-from segport.sources import same_patient
+from segport.sources import SliceTree
 from segport.windows import PatientWindows
 from segport_train import cache as cache_module
 from segport_train import dataset as dataset_module
@@ -119,7 +119,7 @@ def test_a_full_disk_ends_the_start_and_leaves_nothing(tmp_path: Path) -> None:
     cache = SliceCache(tmp_path, 32)
     with (
         mock.patch.object(cache_module.os, "fsync", side_effect=OSError(errno.ENOSPC, "No space left on device")),
-        pytest.raises(OutputError, match=r"No space left on device.*--cache DIR on another disk"),
+        pytest.raises(OutputError, match=r"No space left on device.*--cache DIR may be on another disk"),
         cache.filling(),
     ):
         cache.add("0", PIXELS[0], TRUTHS[0])
@@ -238,7 +238,8 @@ def test_slices_and_grey_levels_are_those_of_the_direct_path(data: Path, tmp_pat
         prepared, contract = open_all(data, cache)
     slices = table_slices(prepared.table)
     assert {str(read_slice(item.path).dtype) for item in slices} == {"uint8", "uint16"}
-    windows = PatientWindows(same_patient(slices), contract)
+    of_patient = SliceTree(data).slices_of_patient  # seg-infer's own
+    windows = PatientWindows(of_patient, contract)
     shown: dict[str, list[np.ndarray]] = {}
     for row, item in enumerate(slices):
         pixels = read_slice(item.path)
@@ -246,7 +247,7 @@ def test_slices_and_grey_levels_are_those_of_the_direct_path(data: Path, tmp_pat
         assert item.mask is not None
         assert (prepared.masks[row] == prepare_mask(read_slice(item.mask), contract)).all()
         assert (prepared.truth(row) == (read_slice(item.mask) > 0)).all()
-        window = PatientWindows(same_patient(slices), ModelContract(Input(32))).window_of(item, pixels)
+        window = PatientWindows(of_patient, ModelContract(Input(32))).window_of(item, pixels)
         shown.setdefault(item.patient, []).append(to_display(pixels, window).reshape(-1, 3)[::4])
     levels = [np.percentile(np.concatenate(one), (1, 50, 99, 100), axis=0).T for one in shown.values()]
     expected = np.median(levels, axis=0).round(1)

@@ -213,7 +213,7 @@ def test_a_disk_that_is_full_at_the_start_names_both_ways_out(data: Path, tmp_pa
     monkeypatch.setattr(cache.os, "fsync", refuse)
     assert train(data, tmp_path / "run") == 3
     said = capsys.readouterr().err
-    assert "prepared slices cannot be written (No space left on device); remedy: --cache DIR on another disk" in said
+    assert "cannot be written (No space left on device); --cache DIR may be on another disk; remedy: free space" in said
     assert "remedy: free space, then start again; there is no checkpoint yet" in said
 
 

@@ -1,7 +1,6 @@
 """What a run of seg-train may start from."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -14,19 +13,9 @@ from segport_train import init, loop
 from segport_train.checkpoint import load_checkpoint, load_network
 from segport_train.model import PLUS
 from segport_train.progress import Progress
-from thin import thin_networks
-from tiny_runs import train, write_patients
+from tiny_runs import train
 
-
-@pytest.fixture(autouse=True)
-def thin() -> Iterator[None]:
-    with thin_networks():
-        yield
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_patients(tmp_path / "data")
+pytestmark = pytest.mark.usefixtures("thin")
 
 
 def test_a_run_can_start_from_a_checkpoint(data: Path, tmp_path: Path, capsys) -> None:

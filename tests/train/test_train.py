@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,9 @@ from segport_train.checkpoint import load_checkpoint, load_network
 from segport_train.model import weights_sha256
 from segport_train.progress import Progress
 from segport_train.trainer import Trainer
-from thin import thin_networks
-from tiny_runs import rows, train, write_patients
+from tiny_runs import rows, train
 
-
-@pytest.fixture(autouse=True)
-def thin() -> Iterator[None]:
-    with thin_networks():
-        yield
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_patients(tmp_path / "data")
+pytestmark = pytest.mark.usefixtures("thin")
 
 
 def test_a_run_leaves_everything_that_was_promised(data: Path, tmp_path: Path, capsys) -> None:

@@ -1,6 +1,5 @@
 """What the trainer does in a step, and which epoch it keeps."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,9 @@ from segport_train.checkpoint import load_checkpoint
 from segport_train.evaluation import Evaluation, SliceScore
 from segport_train.model import weights_sha256
 from segport_train.trainer import Trainer
-from thin import thin_networks
-from tiny_runs import rows, train, write_patients
+from tiny_runs import rows, train
 
-
-@pytest.fixture(autouse=True)
-def thin() -> Iterator[None]:
-    with thin_networks():
-        yield
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return write_patients(tmp_path / "data")
+pytestmark = pytest.mark.usefixtures("thin")
 
 
 def evaluation(*patients: tuple[int, int]) -> Evaluation:

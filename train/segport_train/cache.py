@@ -181,7 +181,7 @@ class SliceCache:
     def _refused(self, error: OSError) -> OutputError:
         return OutputError(
             f"{self._folder or tempfile.gettempdir()}: prepared slices cannot be written ({error.strerror or error});"
-            " remedy: --cache DIR on another disk"
+            " --cache DIR may be on another disk"
         )
 
 

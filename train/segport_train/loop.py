@@ -29,7 +29,7 @@ from segport_train.start import Prepared
 from segport_train.trainer import Trainer
 
 MEASURING_BATCHES = 8  # batches on which the normalisation of a model's convolutions is measured
-AVERAGING_BATCHES = 60  # and that of averaged weights
+AVERAGING_BATCHES = 60  # and that of averaged weights: as many as docs/experiments.md, run 15, was measured with
 
 
 def train(settings: TrainSettings, prepared: Prepared) -> Iterator[EpochReport]:

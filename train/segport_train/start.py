@@ -84,7 +84,7 @@ def _prepare_run(settings: TrainSettings, processes: Processes) -> Prepared:
     contract = first_contract(settings, training_range(table[table.part == "train"], cache), init)
     data = {part: fingerprint(table[table.part == part], settings.seed) for part in PARTS}
     start = init.described()
-    average = _find_average(settings, start, contract)
+    average = _find_average(settings, init, contract)
     recorded = record_settings(settings, hardware, data, "\n".join(table.relative), processes.count, start)
     unseen = _refuse_taught(recorded, table, settings)
     path = settings.out / "settings.json"
@@ -125,20 +125,20 @@ def _find_start(settings: TrainSettings) -> Init:
     return Init("resume", "none", last, contract_of_checkpoint(last))
 
 
-def _find_average(settings: TrainSettings, start: dict[str, str], contract: ModelContract) -> Init | None:
-    """Return what the weights are averaged with: what the run began with, `start`.
+def _find_average(settings: TrainSettings, start: Init, contract: ModelContract) -> Init | None:
+    """Return what the weights are averaged with: what the run began with (`start`, unless it is resumed).
 
     Raises `UsageError` where it has changed since, or does not hold the whole network.
     """
     if not settings.average_init:
         return None
-    init = find_init(settings.init)
+    init = find_init(settings.init) if settings.resume else start
     if init.contract is None or init.contract.origin.architecture != contract.origin.architecture:
         raise UsageError(
             f"--average-init: {init.name} does not hold the whole network; expected a checkpoint or model of the same"
             " architecture"
         )
-    if settings.resume and init.described() != start:
+    if settings.resume and init.described() != start.described():
         raise UsageError(f"--average-init: {init.name} is not what the run began with; remedy: a copy of that, there")
     return init
 
