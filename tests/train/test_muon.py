@@ -34,7 +34,7 @@ def test_every_direction_comes_to_about_one(shape: tuple[int, int], dtype: torch
     u, _, v = torch.linalg.svd(torch.randn(shape, generator=generator), full_matrices=False)
     values = torch.logspace(0, -1, min(shape))  # of the norm: 0.03 to 0.3
     before = u * values @ v
-    after = orthogonalise(before, dtype).float()
+    after = orthogonalise(before[None], dtype)[0].float()
     assert after.shape == shape
     inner = u.T @ after @ v.T
     assert 0.4 < float(inner.diagonal().min()) <= float(inner.diagonal().max()) < 1.7
@@ -43,21 +43,30 @@ def test_every_direction_comes_to_about_one(shape: tuple[int, int], dtype: torch
 
 
 def test_no_gradient_is_no_step() -> None:
-    assert not orthogonalise(torch.zeros(4, 9), torch.float32).any()
-    assert not orthogonalise_filters(torch.zeros(4, 2, 3, 3), torch.float32).any()
+    assert not orthogonalise(torch.zeros(1, 4, 9), torch.float32).any()
+    assert not orthogonalise_filters(torch.zeros(1, 4, 2, 3, 3), torch.float32).any()
 
 
 def test_taps_without_gradient_stay_and_change_nothing() -> None:
-    update = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(2))
-    update[:, :, 0] = update[:, :, 1, ::2] = 0
+    update = torch.randn(1, 6, 5, 3, 3, generator=torch.Generator().manual_seed(2))
+    update[..., 0, :] = update[..., 1, ::2] = 0
     found = orthogonalise_filters(update, torch.float32)
     assert ((found != 0) == (update != 0)).all()
-    dense = RMS_OF_ADAMW * 20**0.5 * orthogonalise(update.flatten(1), torch.float32)  # 5 channels of 4 taps
-    assert torch.allclose(found.flatten(1), dense, atol=1e-4)
+    dense = RMS_OF_ADAMW * 20**0.5 * orthogonalise(update.flatten(2), torch.float32)  # 5 channels of 4 taps
+    assert torch.allclose(found.flatten(2), dense, atol=1e-4)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_computes_with_taps_without_gradient_and_comes_to_the_same() -> None:
+    update = torch.randn(1, 6, 5, 3, 3, generator=torch.Generator().manual_seed(2))
+    update[..., 0, :] = update[..., 1, ::2] = 0
+    found = orthogonalise_filters(update.cuda(), torch.float32).cpu()
+    assert ((found != 0) == (update != 0)).all()
+    assert torch.allclose(found, orthogonalise_filters(update, torch.float32), atol=1e-4)
 
 
 def test_an_update_is_as_large_as_that_of_adamw() -> None:
-    update = torch.randn(64, 32, 3, 3, generator=torch.Generator().manual_seed(3))
+    update = torch.randn(1, 64, 32, 3, 3, generator=torch.Generator().manual_seed(3))
     for scale in (1e-6, 1, 1e6):
         assert float(orthogonalise_filters(scale * update, torch.float32).square().mean().sqrt()) == pytest.approx(
             RMS_OF_ADAMW, rel=0.2

@@ -1,6 +1,6 @@
 """Muon: steps of equal size in every direction of a filter bank, AdamW for whatever is no filter bank."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -41,51 +41,79 @@ class Muon(torch.optim.AdamW):
         if closure is not None:
             raise TypeError("Muon.step takes no closure")
         group = self.param_groups[0]
-        for weight in group["params"]:
-            if weight.grad is None:
-                continue
-            state = self.state[weight]
-            if not state:  # AdamW's __setstate__ looks for "step" in every parameter's state
-                state.update(step=torch.tensor(0.0), momentum=torch.zeros_like(weight))
-            state["step"] += 1
-            momentum = state["momentum"]
-            momentum.lerp_(weight.grad, 1 - MOMENTUM)
-            update = orthogonalise_filters(weight.grad.lerp(momentum, MOMENTUM), self.dtype)  # Nesterov's
-            weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
-            weight.grad = None
+        weights = [w for w in group["params"] if w.grad is not None]
+        if weights:
+            for weight in weights:
+                if not self.state[weight]:  # AdamW's __setstate__ looks for "step" in every parameter's state
+                    self.state[weight].update(step=torch.tensor(0.0), momentum=torch.zeros_like(weight))
+                self.state[weight]["step"] += 1
+            gradients = [weight.grad for weight in weights]
+            momenta = [self.state[weight]["momentum"] for weight in weights]
+            torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+            updates = torch._foreach_lerp(gradients, momenta, MOMENTUM)  # Nesterov's
+            for alike in _batch(updates):
+                batch = torch.stack([updates[i] for i in alike]) if len(alike) > 1 else updates[alike[0]][None]
+                orthogonal = orthogonalise_filters(batch, self.dtype)
+                for i, update in zip(alike, orthogonal, strict=True):
+                    weight = weights[i]
+                    weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
+                    weight.grad = None
         super().step()
 
 
-def orthogonalise_filters(update: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return [out, in, height, width] with its matrix [out, in * height * width] made orthogonal, at AdamW's size.
+def orthogonalise_filters(updates: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return [N, out, in, height, width] with each matrix [out, in * height * width] made orthogonal, at AdamW's size.
 
-    Taps that no filter has an update for (an atrous tap that reads nothing but padding) stay zero and cost nothing.
+    Taps that no filter has an update for (an atrous tap that reads nothing but padding) stay zero. On the CPU they
+    cost nothing; on CUDA they are computed with, since to ask for them would wait for the device.
     """
-    taps = update.flatten(2)
-    used = taps.abs().amax((0, 1)) > 0 if taps.shape[2] > 1 else torch.ones(1, dtype=torch.bool)
-    every = bool(used.all())  # copying the used taps out and back is a tenth of Muon's time
-    matrix = (taps if every else taps[:, :, used]).flatten(1)
-    scale: float = RMS_OF_ADAMW * max(matrix.shape) ** 0.5
-    orthogonal = (scale * orthogonalise(matrix, dtype)).to(taps.dtype).view(*taps.shape[:2], -1)
+    taps = updates.flatten(3)
+    used = taps.abs().amax((1, 2)) > 0  # [N, height * width]
+    every = taps.is_cuda or bool(used.all())  # copying the used taps out and back is a tenth of Muon's time
+    kept = used.any(0)
+    matrices = (taps if every else taps[..., kept]).flatten(2)
+    longer = (used.sum(1) * taps.shape[2]).clamp_min(taps.shape[1])
+    scale = RMS_OF_ADAMW * longer.sqrt()[:, None, None]
+    orthogonal = (scale * orthogonalise(matrices, dtype).to(taps.dtype)).view(*taps.shape[:3], -1)
     if every:
-        return orthogonal.view_as(update)
+        return orthogonal.view_as(updates)
     result = torch.zeros_like(taps)
-    result[:, :, used] = orthogonal
-    return result.view_as(update)
+    result[..., kept] = orthogonal
+    return result.view_as(updates)
 
 
-def orthogonalise(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return the nearly orthogonal matrix next to `matrix` [rows, columns]: U V^T of its U S V^T, in `dtype`.
+def orthogonalise(matrices: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the nearly orthogonal matrices next to `matrices` [N, rows, columns], U V^T of each U S V^T, in `dtype`.
 
     By Newton-Schulz iterations, matrix products alone; see `POLYNOMIALS` for how near. Zero stays zero.
     """
-    wide = matrix.shape[0] <= matrix.shape[1]
-    x = matrix if wide else matrix.T
-    x = (x / (x.norm() * 1.01).clamp_min(torch.finfo(torch.float32).tiny)).to(dtype)
+    if len(matrices) == 1:  # products of two matrices are faster on the CPU than batches of one
+        return _orthogonalise(matrices[0], dtype, torch.addmm)[None]
+    return _orthogonalise(matrices, dtype, torch.baddbmm)
+
+
+def _orthogonalise(
+    matrices: torch.Tensor, dtype: torch.dtype, multiply_add: Callable[..., torch.Tensor]
+) -> torch.Tensor:
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.mT
+    norms = torch.linalg.matrix_norm(x, keepdim=True)
+    x = (x / (norms * 1.01).clamp_min(torch.finfo(torch.float32).tiny)).to(dtype)
     for a, b, c in POLYNOMIALS:
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x if wide else x.T
+        gram = x @ x.mT
+        x = multiply_add(x, multiply_add(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x if wide else x.mT
+
+
+def _batch(updates: Sequence[torch.Tensor]) -> list[list[int]]:
+    """Return which updates are made orthogonal in one go: on CUDA those of one shape, whose kernels are started once.
+
+    Starting kernels, not computing, is what takes Muon's time there. On the CPU each is by itself.
+    """
+    groups: dict[object, list[int]] = {}
+    for i, update in enumerate(updates):
+        groups.setdefault(update.shape if update.is_cuda else i, []).append(i)
+    return list(groups.values())
 
 
 def _is_filter_bank(parameter: nn.Parameter) -> bool:
