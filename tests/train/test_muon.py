@@ -14,6 +14,7 @@ from segport_train.settings import TrainSettings
 from thin import arguments, hooked, results, train, write_patients
 
 FP32 = Hardware(torch.device("cpu"), "fp32")
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 @pytest.fixture
@@ -56,13 +57,40 @@ def test_taps_without_gradient_stay_and_change_nothing() -> None:
     assert torch.allclose(found.flatten(2), dense, atol=1e-4)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_computes_with_taps_without_gradient_and_comes_to_the_same() -> None:
-    update = torch.randn(1, 6, 5, 3, 3, generator=torch.Generator().manual_seed(2))
-    update[..., 0, :] = update[..., 1, ::2] = 0
-    found = orthogonalise_filters(update.cuda(), torch.float32).cpu()
-    assert ((found != 0) == (update != 0)).all()
-    assert torch.allclose(found, orthogonalise_filters(update, torch.float32), atol=1e-4)
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shape", [(6, 5, 3, 3), (12, 2, 3, 3)])  # the second: wide with all taps, tall with four
+def test_several_filters_come_to_what_each_comes_to_alone(device: str, shape: tuple[int, ...]) -> None:
+    updates = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
+    updates[1, ..., 0, :] = updates[1, ..., 1, ::2] = 0  # taps without gradient
+    updates[2] = 0
+    alone = torch.cat([orthogonalise_filters(update[None], torch.float32) for update in updates])
+    found = orthogonalise_filters(updates.to(device), torch.float32).cpu()
+    assert ((found != 0) == (updates != 0)).all()
+    assert torch.allclose(found, alone, atol=1e-4)
+
+
+def test_a_step_with_filters_of_one_shape_together_is_that_of_each() -> None:
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 4, 1)]
+    one = nn.Sequential(*convolutions, nn.Conv2d(4, 1, 1))
+    two = deepcopy(one)
+    optimizers = [Muon(n, 0.02, 0.1, torch.float32, together=together) for n, together in ((one, False), (two, True))]
+    for _ in range(3):
+        for of, optimizer in zip((one, two), optimizers, strict=True):
+            of(torch.randn(4, 3, 12, 12, generator=torch.Generator().manual_seed(1))).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    for weight, other in zip(one.parameters(), two.parameters(), strict=True):
+        assert torch.allclose(weight, other, atol=1e-5)
+    assert not torch.allclose(one[1].weight, one[2].weight, atol=1e-2)
+
+
+def test_filters_without_gradient_stay(network: nn.Module) -> None:
+    before = deepcopy(network.state_dict())
+    optimizer = Muon(network, 0.02, 0.1, torch.float32, together=True)
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not optimizer.state
 
 
 def test_an_update_is_as_large_as_that_of_adamw() -> None:

@@ -16,7 +16,8 @@ def make_optimizer(network: nn.Module, settings: TrainSettings, hardware: Hardwa
     """Return Adam, AdamW or Muon over all parameters of the network; Adam's are fused: one kernel for a tensor."""
     if settings.optimizer == "muon":
         dtype = torch.bfloat16 if hardware.precision == "bf16" else torch.float32
-        return Muon(network, settings.start_lr, settings.weight_decay, dtype)
+        together = hardware.device.type == "cuda"
+        return Muon(network, settings.start_lr, settings.weight_decay, dtype, together=together)
     if settings.optimizer == "adam":
         return torch.optim.Adam(network.parameters(), settings.start_lr, fused=True)
     return torch.optim.AdamW(network.parameters(), settings.start_lr, weight_decay=settings.weight_decay, fused=True)
