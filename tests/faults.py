@@ -153,12 +153,12 @@ def _kind(path: Path) -> str:
 
 
 def start_child(*arguments: object, fault: dict[str, Any] | None = None, ahead: int = 0) -> "subprocess.Popen[str]":
-    """Start seg-infer with the tiny model in a process of its own. `ahead`: READ_AHEAD there, where not 0."""
+    """Start seg-infer in a process of its own, with the tiny model unless one is named. `ahead`: READ_AHEAD, or 0."""
     root = Path(__file__).parents[1]
-    command = [sys.executable, __file__, json.dumps([fault, ahead]), *map(str, arguments)]
+    command = [sys.executable, __file__, json.dumps([fault, ahead])]
     model = ["--model", str(root / "tests/data/tiny.onnx"), "--device", "cpu", "--threads", "1", "--quiet"]
     return subprocess.Popen(
-        [*command, *model],
+        [*command, *model, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

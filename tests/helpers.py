@@ -12,6 +12,7 @@ from segport.cli import main
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "data" / "tiny.onnx"
+RULED = ROOT / "tests" / "data" / "ruled.onnx"  # the same, but leaves out small components
 SAMPLE_DATA = ROOT / "sample_data"
 
 
@@ -38,8 +39,8 @@ def read(path: Path) -> NDArray[Any]:
 
 
 def infer(*arguments: object) -> int:
-    """Run seg-infer with the tiny model on the CPU; return its exit code."""
-    return main([*map(str, arguments), "--model", str(TINY), "--device", "cpu", "--quiet"])
+    """Run seg-infer with the tiny model (or one that is named) on the CPU; return its exit code."""
+    return main(["--model", str(TINY), "--device", "cpu", "--quiet", *map(str, arguments)])
 
 
 def rows(out: Path) -> list[dict[str, str]]:

@@ -37,6 +37,13 @@ class Batch(click.ParamType):  # type: ignore[type-arg]  # generic only in some 
 @click.option("--batch", type=Batch(), default="dynamic", help="Slices a call: any number, or exactly this one.")
 @click.option("--rewrite/--no-rewrite", default=ExportSettings.rewrite, help="Make the graph faster, exactly.")
 @click.option("--parity", type=PATH, show_default="the run's other patients", help="Slices to compare masks on.")
+@click.option(
+    "--smallest-component",
+    type=float,
+    metavar="SHARE",
+    show_default="the checkpoint's",
+    help="seg-infer leaves out components below this share of a patient's largest; 0 leaves out none.",
+)
 @click.option("--dice-budget", type=float, show_default="the precision's", help="Dice that may be lost.")
 @click.option("--junit", type=PATH, help="Also write the gate's checks as JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")

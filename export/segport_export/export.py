@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from segport.contract import SCHEMA
 from segport.errors import GateError, OutputError
 from segport.golden import golden_logits, make_golden, self_test
 from segport.outputs import atomic_path, write_json, write_png
@@ -45,6 +46,9 @@ def export_model(settings: ExportSettings, say: Say = lambda _: None) -> ExportR
     refused, `UsageError` without slices to calibrate on or to compare, `SliceError` for one that cannot be read.
     """
     network, contract = load_network(settings.checkpoint)
+    if settings.smallest_component is not None:
+        output = replace(contract.output, smallest_component=settings.smallest_component)
+        contract = replace(contract, output=output, schema=SCHEMA)
     run = RunData.beside(settings.checkpoint)
     try:
         settings.out.parent.mkdir(parents=True, exist_ok=True)

@@ -21,8 +21,9 @@ class ExportSettings:
 
     `calibration_slices`: how many training slices the int8 ranges are read from. `reduce_range`: int8 weights of 7
     bits, for CPUs without VNNI. `batch`: slices a call, None for any. `rewrite`: make the graph faster, exactly.
-    `dice_budget`: Dice against the truth that may be lost, None for the precision's own limit. `junit`: where to write
-    the checks as JUnit XML. Raises `UsageError`.
+    `smallest_component`: of the contract's output, None for the checkpoint's. `dice_budget`: Dice against the truth
+    that may be lost, None for the precision's own limit. `junit`: where to write the checks as JUnit XML. Raises
+    `UsageError`.
     """
 
     checkpoint: Path
@@ -35,6 +36,7 @@ class ExportSettings:
     reduce_range: bool = False
     batch: int | None = None
     rewrite: bool = True
+    smallest_component: float | None = None
     dice_budget: float | None = None
     junit: Path | None = None
 
@@ -62,6 +64,8 @@ class ExportSettings:
             raise UsageError(f"--reduce-range is about int8 weights, not --precision {self.precision}")
         if self.batch is not None and self.batch < 1:
             raise UsageError(f"--batch is {self.batch}, expected dynamic, or 1 or more")
+        if self.smallest_component is not None and not 0 <= self.smallest_component <= 1:
+            raise UsageError(f"--smallest-component is {self.smallest_component:g}, expected a share between 0 and 1")
         if self.dice_budget is not None and not 0 <= self.dice_budget <= 1:
             raise UsageError(f"--dice-budget is {self.dice_budget:g}, expected a Dice between 0 and 1")
         if self.precision not in PRECISIONS:

@@ -57,6 +57,7 @@ INTERRUPTED = "interrupted; what was written is whole; run it again to go on"
     help="Masks of volumes: NIfTI from NIfTI and SEG from DICOM, or NIfTI from both.",
 )
 @click.option("--min-volume", type=float, metavar="MM3", help="Leave out smaller components of a volume's mask.")
+@click.option("--all-components", is_flag=True, help="Keep components that the model's rule for small ones leaves out.")
 @click.option("--keep-identity", is_flag=True, help="Name outputs of DICOM by patient; else by a hash.")
 @click.option("--overwrite", is_flag=True, help="Segment all slices anew, and replace whatever is in the way.")
 @click.option("--verify", is_flag=True, help="Trust no file times: compare contents with those of the earlier run.")
@@ -152,11 +153,13 @@ def _report_later(out: Path, settings: RunSettings, *, as_json: bool, quiet: boo
 
 def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     """Say for every slice what would be done, and why; nothing is written, not even the output folder."""
-    from segport.freshness import Freshness
+    from segport.freshness import Freshness, Verdict
     from segport.ledger import Ledger
+    from segport.maskrule import MaskRule
     from segport.modelfile import read_contract
     from segport.run import UNLISTED, refuse_others_results
     from segport.segmenter import default_model
+    from segport.stacks import group_stacks
     from segport.work import Work
 
     model = settings.model or default_model()
@@ -164,17 +167,19 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     lines: list[dict[str, str]] = []
     with closing(Ledger(plan.out, writable=False)) as ledger:
         refuse_others_results(plan, settings, ledger)
-        freshness = Freshness(ledger, plan, settings, model, read_contract(model))
+        contract = read_contract(model)
+        freshness, rule = Freshness(ledger, plan, settings, model, contract), MaskRule.of(settings, contract)
         unlisted = list[tuple[str, str]]()
 
-        def slices() -> Iterator[Work]:
+        def slices() -> Iterator[tuple[Work, Verdict]]:
             for folder in plan.folders():
                 if not folder.readable:
                     unlisted.append((str(folder.path), UNLISTED))
-                yield from folder.jobs
+                for stack in group_stacks(folder.jobs, rule, contract.input.size):
+                    yield from zip(stack, freshness.judge_stack(stack), strict=True)
 
-        for job in chain[Work](slices(), plan.volumes.jobs):
-            verdict = freshness.judge(job)
+        volumes = ((job, freshness.judge(job)) for job in plan.volumes.jobs)
+        for job, verdict in chain[tuple[Work, Verdict]](slices(), volumes):
             counts[verdict.kind] += 1
             source, target = job.shown, str(job.target(plan.out, job.endings(settings)[-1]))
             if as_json:

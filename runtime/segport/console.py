@@ -95,6 +95,8 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
         lines.append(f"report: {click.format_filename(result.report)}")
     elif result.outdated_report:
         lines.append(f"the report in it shows an earlier run; seg-infer --report-only {folder} makes it anew")
+    if result.left_out:
+        lines.append(f"components that are too small were left out of {result.left_out} slices")
     if result.unlike:
         reasons = "; ".join(f"{why} ({n})" for why, n in result.warnings.most_common())
         lines.append(f"{result.unlike} slices look unlike the training data: {reasons}")

@@ -13,7 +13,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 from segport.errors import ModelError
 
 KEY = "segport.contract"
-SCHEMA = 1
+SCHEMA = 2  # 2: output.smallest_component
 SIZES = 8, 2048  # at 2048 the goldens alone take 17 MB of the file, and a slice half a gigabyte for each layer's maps
 MAX_ENTRIES = 100_000  # of the JSON, a few hundred in ours: 16 MB of "[]" would become 0.4 GB of lists
 LARGEST_INTEGER = 2**63
@@ -43,10 +43,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Output:
-    """What the logits mean: `classes`, and the probability from which a pixel belongs to the mask."""
+    """What the logits mean: `classes`, and the probability from which a pixel belongs to the mask.
+
+    `smallest_component`: share of the largest three-dimensional component (26-connected) of a patient's mask, in
+    0..1, below which a component is left out of it; 0 leaves all. It applies where all slices of a stack are there.
+    """
 
     classes: tuple[str, ...] = ("tumour",)
     threshold: float = 0.5
+    smallest_component: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,10 @@ class ModelContract:
             ),
             (self.output.classes == ("tumour",), f"output.classes is {self.output.classes}, expected ('tumour',)"),
             (0 < self.output.threshold < 1, f"output.threshold is {self.output.threshold}, expected 0 < p < 1"),
+            (
+                0 <= self.output.smallest_component <= 1,
+                f"output.smallest_component is {self.output.smallest_component}, expected a share, 0 to 1",
+            ),
         ]
         for fine, problem in problems:
             if not fine:

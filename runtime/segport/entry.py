@@ -16,7 +16,7 @@ Status = Literal["written", "failed", "died", "sheet", "report"]
 of files of the report page."""
 
 
-TEXTS = ("stem", "source", "message", "model", "settings", "volume", "time")
+TEXTS = ("stem", "source", "message", "model", "settings", "volume", "stack", "time")
 MISFITS = (TypeError, ValueError, KeyError, AttributeError)
 """What `from_json` raises for a line that was edited, or written by another version."""
 
@@ -51,13 +51,17 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a slice's mask holds. `shape`: height and width. `agreement` with the true mask: None when not scored."""
+    """What a slice's mask holds. `shape`: height and width. `agreement` with the true mask: None when not scored.
+
+    `left_out`: pixels of three-dimensional components that were too small for the mask.
+    """
 
     shape: tuple[int, int]
     tumour_pixels: int
     mean_probability: float
     regions: Regions
     agreement: Agreement | None = None
+    left_out: int = 0
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "Found":
@@ -103,8 +107,9 @@ class Entry:
     `stem`: the outputs' path below the output folder, without ending. `source`: the slice's path. `read`: its stamp
     when it was read. `model`: SHA-256 of the model file; `settings`: hash of the settings that decide pixels; `volume`:
     state of the patient's slices where the intensity window depends on them; of a volume that of its files, of a sheet
-    or report that of what it shows. `outputs`: stamps by ending. `scored`: whether a true mask was looked for; `truth`:
-    its stamp. `warnings`: why the slice is unlike the training data.
+    or report that of what it shows. `stack`: which slices its mask was judged beside (`stacks.name_stack`). `outputs`:
+    stamps by ending. `scored`: whether a true mask was looked for; `truth`: its stamp. `warnings`: why the slice is
+    unlike the training data.
     """
 
     stem: str
@@ -115,6 +120,7 @@ class Entry:
     model: str = ""
     settings: str = ""
     volume: str = ""
+    stack: str = ""
     outputs: dict[str, Stamp] = field(default_factory=dict)
     scored: bool = False
     truth: Stamp | None = None

@@ -4,13 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segport.contract import ModelContract
+from segport.components import keep_regions
 from segport.entry import Entry, Found, Stamp
 from segport.errors import SliceError
-from segport.outcome import Loaded, Staged, stage_failure
+from segport.maskrule import MaskRule
+from segport.outcome import Computed, Loaded, Staged, stage_failure
 from segport.outputs import encode_png, stage_bytes
 from segport.overlay import draw_heat, draw_outlines
 from segport.plan import HEAT, MASK, OVERLAY, PROBABILITY, Job
@@ -26,16 +28,17 @@ from segport.workspace import Workspace
 class Finisher:
     """Finishes slices. May be called from threads."""
 
-    def __init__(self, contract: ModelContract, settings: RunSettings, workspace: Workspace) -> None:
-        self._settings, self._workspace = settings, workspace
-        self._threshold = contract.output.threshold if settings.threshold is None else settings.threshold
+    def __init__(self, rule: MaskRule, settings: RunSettings, workspace: Workspace) -> None:
+        self._rule, self._settings, self._workspace = rule, settings, workspace
 
-    def finish(self, loaded: Loaded, small: NDArray[np.float32]) -> Staged[Job]:
-        """Return a slice's staged outputs. `small`: its logits, float32 [size, size]. Raises `OutputError`."""
-        job = loaded.outcome.job
-        logits = restore(small, loaded.shape)
-        mask = to_mask(logits, self._threshold)
-        found = Found(loaded.shape, *_tumour(mask, logits), measure_regions(mask))
+    def finish(self, computed: Computed) -> Staged[Job]:
+        """Return a slice's staged outputs. Raises `OutputError`."""
+        loaded, job = computed.loaded, computed.loaded.outcome.job
+        logits = restore(computed.logits, loaded.shape)
+        whole = to_mask(logits, self._rule.threshold)
+        mask = whole if computed.kept is None else keep_regions(whole, computed.kept)
+        left_out = cv2.countNonZero(whole) - cv2.countNonZero(mask)
+        found = Found(loaded.shape, *_tumour(mask, logits), measure_regions(mask), left_out=left_out)
         entry, truth = loaded.outcome.entry, None
         try:
             if self._settings.score and job.slice.mask is not None:

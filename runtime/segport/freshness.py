@@ -3,7 +3,8 @@
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,16 +14,21 @@ from segport.entry import Entry
 from segport.errors import SliceError
 from segport.folders import is_picture
 from segport.ledger import Ledger
+from segport.maskrule import MaskRule
 from segport.modelfile import file_sha256
 from segport.plan import Job, Plan
 from segport.reading import read_slice
 from segport.settings import RunSettings
+from segport.stacks import name_stack
 from segport.volumes.job import VolumeJob
 from segport.windows import PatientWindows
 from segport.work import Work
 from segport.workspace import Workspace
 
-PIXEL_RULES = 1  # counts up when prepare, restore or to_mask change what they compute: older masks are then stale
+# Counts up when prepare, restore, to_mask or what makes a stack change what they compute: older masks are then stale.
+PIXEL_RULES = 1
+FAILED = "failed before"
+TOGETHER = "judged together with slices of the patient that are segmented anew"
 ELSEWHERE = "remedy: --overwrite to replace it, or another --out"
 
 
@@ -30,20 +36,24 @@ ELSEWHERE = "remedy: --overwrite to replace it, or another --out"
 class Verdict:
     """What to do with a slice. "fresh": nothing; "stale": segment it; "refused": nothing may be written.
 
-    `reason`: why it is stale or refused, for people. `entry`: the last line of the ledger on it.
+    `reason`: why it is stale or refused, for people. `entry`: the last line of the ledger on it. `stack`: names the
+    slices that its mask is judged beside (`stacks.name_stack`).
     """
 
     kind: Literal["fresh", "stale", "refused"]
     reason: str
     entry: Entry | None
+    stack: str = ""
 
 
 def pixel_settings(settings: RunSettings, contract: ModelContract) -> str:
     """Return a hash of the settings that decide pixels: not batch size, threads or device."""
-    threshold = contract.output.threshold if settings.threshold is None else settings.threshold
-    decisive: list[object] = [PIXEL_RULES, settings.engine, threshold, settings.window]
+    rule = MaskRule.of(settings, contract)
+    decisive: list[object] = [PIXEL_RULES, settings.engine, rule.threshold, settings.window]
     if settings.min_volume is not None:
         decisive.append(settings.min_volume)
+    if rule.smallest_component:
+        decisive.append({"smallest_component": rule.smallest_component})
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
@@ -71,6 +81,36 @@ class Freshness:
     def windows_of(self, job: Job) -> PatientWindows:
         """Return the intensity windows of the input that the slice is from."""
         return self._windows[id(job.tree)]
+
+    def judge_stack(self, jobs: Sequence[Job]) -> list[Verdict]:
+        """Return what to do with slices that are judged together: all are segmented, or none.
+
+        Where one will have no mask, the others are judged alone, and those that were judged together stay as they are.
+        """
+        stack, verdicts = name_stack(jobs), [self.judge(job) for job in jobs]
+        complete = not any(map(self._hinders, jobs, verdicts))
+        fits: tuple[str, ...] = (stack,) if complete else (stack, "")
+        if stack and complete and any(v.kind == "stale" or _stack_of(v) != stack for v in verdicts):
+            fits = ()
+        judged = [self._anew(job, v, fits) for job, v in zip(jobs, verdicts, strict=True)]
+        complete = complete and all(v.kind != "refused" for v in judged)
+        return [replace(v, stack=stack if complete else "") for v in judged]
+
+    def _hinders(self, job: Job, verdict: Verdict) -> bool:
+        """Return whether there will be no mask that others could be judged beside: refused, or unusable as before."""
+        if verdict.kind == "refused" or verdict.reason != FAILED or verdict.entry is None:
+            return verdict.kind == "refused"
+        entry = verdict.entry
+        same = (entry.model, entry.settings) == (self.model, self.pixels) and self._is_same(job, entry)
+        return same and not entry.outputs  # those of one that could not be named
+
+    def _anew(self, job: Job, verdict: Verdict, stacks: tuple[str, ...]) -> Verdict:
+        """Return the verdict, but stale where a mask was judged beside others than those of one of `stacks`."""
+        if verdict.kind != "fresh" or _stack_of(verdict) in stacks:
+            return verdict
+        if danger := self._danger(job):
+            return replace(verdict, kind="refused", reason=danger)
+        return replace(verdict, kind="stale", reason=TOGETHER)
 
     def judge(self, job: Work) -> Verdict:
         """Return what to do with it; reads it or its outputs only where sizes and times leave doubt."""
@@ -121,7 +161,7 @@ class Freshness:
 
     def _why_stale(self, job: Work, entry: Entry) -> str:
         if entry.status == "failed":
-            return "failed before"
+            return FAILED
         if (entry.model, entry.settings) != (self.model, self.pixels):
             return "another model" if entry.model != self.model else "other settings"
         if not self._is_same(job, entry):
@@ -159,6 +199,10 @@ class Freshness:
         if isinstance(job, VolumeJob):
             return job.is_unchanged(entry, verify=verify)
         return isinstance(job, Job) and entry.read is not None and entry.read.is_of(job.slice.path, verify=verify)
+
+
+def _stack_of(verdict: Verdict) -> str:
+    return "" if verdict.entry is None else verdict.entry.stack
 
 
 def _is_damaged(output: Path) -> bool:

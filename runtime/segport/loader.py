@@ -1,4 +1,4 @@
-"""The first stage of a run: judges a slice, and reads and prepares it where it has to be segmented."""
+"""The first stage of a run: reads and prepares a slice where it has to be segmented."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from segport.contract import ModelContract
 from segport.entry import Entry, Stamp
 from segport.errors import SliceError
-from segport.freshness import Freshness
+from segport.freshness import Freshness, Verdict
 from segport.outcome import Loaded, Outcome, Staged, stage_failure
 from segport.plan import Job
 from segport.plausibility import unlike_training
@@ -21,14 +21,13 @@ class Loader:
     def __init__(self, contract: ModelContract, settings: RunSettings, freshness: Freshness) -> None:
         self._contract, self._settings, self._freshness = contract, settings, freshness
 
-    def load(self, job: Job) -> Loaded | Staged[Job]:
+    def load(self, job: Job, verdict: Verdict) -> Loaded | Staged[Job]:
         """Return a slice for the network, or what there is to say of one that needs it not, or cannot be used."""
-        verdict = self._freshness.judge(job)
         if verdict.kind == "fresh" and verdict.entry is not None:
             # a message on what is written is on its score
             entry = verdict.entry if self._settings.score else replace(verdict.entry, message="")
             return Staged(Outcome(job, entry), record=False)
-        outcome = Outcome(job, self._entry(job, verdict.reason if verdict.kind == "refused" else ""), verdict.reason)
+        outcome = Outcome(job, self._entry(job, verdict), verdict.reason)
         if verdict.kind == "refused":
             return Staged(outcome, record=False)
         read: Stamp | None = None
@@ -39,8 +38,9 @@ class Loader:
             prepared = prepare(pixels, self._contract, window)
         except SliceError as error:
             return stage_failure(outcome, str(error), verdict.entry, read)
-        entry = self._entry(job, "", read, volume, unlike_training(pixels, prepared, self._contract))
-        return Loaded(Outcome(job, entry, verdict.reason), verdict.entry, pixels.shape[:2], window, prepared)
+        warnings = unlike_training(pixels, prepared, self._contract)
+        entry = replace(outcome.entry, read=read, volume=volume, warnings=warnings)
+        return Loaded(replace(outcome, entry=entry), verdict.entry, pixels.shape[:2], window, prepared)
 
     def _window(self, job: Job, pixels: Pixels) -> tuple[Window | None, str]:
         """Return the slice's window, and the state of the patient's slices where it depends on them."""
@@ -53,20 +53,16 @@ class Loader:
         # which no state is: the next run segments the patient anew
         return window, "incomplete" if windows.lacks_slices(job.slice) else volume
 
-    def _entry(
-        self, job: Job, message: str, read: Stamp | None = None, volume: str = "", warnings: tuple[str, ...] = ()
-    ) -> Entry:
+    def _entry(self, job: Job, verdict: Verdict) -> Entry:
         """Return the slice's entry as long as it has no outputs: it counts as failed."""
         return Entry(
             job.name,
             job.source,
             "failed",
-            message,
-            read=read,
+            verdict.reason if verdict.kind == "refused" else "",
             model=self._freshness.model,
             settings=self._freshness.pixels,
-            volume=volume,
+            stack=verdict.stack,
             scored=self._settings.score,
-            warnings=warnings,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
         )

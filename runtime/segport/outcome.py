@@ -43,6 +43,18 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """A slice with its `logits`, float32 [size, size]. `kept`: which regions of its mask stay, None for all.
+
+    `kept` has an entry a region: see `components.Components`.
+    """
+
+    loaded: Loaded
+    logits: NDArray[np.float32]
+    kept: NDArray[np.bool_] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Staged(Generic[W_co]):
     """An outcome whose files are written but not yet named. `stale`: endings of older outputs that are to go.
 
@@ -64,5 +76,7 @@ def stage_failure(outcome: Outcome[W_co], message: str, before: Entry | None, re
     if before is None or (read is not None and before.read is not None and read.sha256 != before.read.sha256):
         stale = frozenset(before.outputs if before is not None else ())
         return Staged(replace(outcome, entry=replace(outcome.entry, read=read)), stale=stale)
-    kept = replace(before, status="failed", message=message, found=None, found_volume=None, time=outcome.entry.time)
-    return Staged(replace(outcome, entry=kept))  # its outputs are those of the model and settings of before
+    now = outcome.entry
+    # its outputs are those of the model and settings of before
+    kept = replace(before, status="failed", message=message, found=None, found_volume=None)
+    return Staged(replace(outcome, entry=replace(kept, stack=now.stack, time=now.time)))

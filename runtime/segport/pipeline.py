@@ -1,17 +1,18 @@
-"""From folders to masks: load -> infer -> finish -> commit, stages that run beside each other."""
+"""From folders to masks: judge -> load -> infer -> apply the component rule -> finish -> commit, beside each other."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 
 from segport.committer import Committer
+from segport.componentrule import ComponentRule, Finishable
 from segport.finisher import Finisher
-from segport.freshness import Freshness
+from segport.freshness import Freshness, Verdict
 from segport.loader import Loader
-from segport.outcome import Loaded, Outcome, Staged
+from segport.maskrule import MaskRule
+from segport.outcome import Computed, Loaded, Outcome, Staged
 from segport.plan import Job
 from segport.preprocess import stack
 from segport.segmenter import Segmenter
@@ -37,33 +38,40 @@ class FolderSegmenter:
     ) -> None:
         self._segmenter, self._committer = segmenter, committer
         self._size = segmenter.session.batch or settings.batch_size
+        self._freshness, rule = freshness, MaskRule.of(settings, segmenter.contract)
         self._loader = Loader(segmenter.contract, settings, freshness)
-        self._finisher = Finisher(segmenter.contract, settings, workspace)
+        self._components, self._finisher = ComponentRule(rule), Finisher(rule, settings, workspace)
 
-    def segment(self, jobs: Iterable[Job]) -> Iterator[Outcome[Job]]:
+    def segment(self, stacks: Iterable[Sequence[Job]]) -> Iterator[Outcome[Job]]:
         """Segment the slices and yield an outcome for each, in order; its files have their names by then.
 
-        A slice that cannot be used is "failed" and the others go on. Memory is bounded: `READ_AHEAD` bytes of
-        prepared slices, and one slice at its own size for each thread. Raises `OutputError` when writing fails and
+        `stacks`: slices that are judged together, or one each. A slice that cannot be used is "failed" and the others
+        go on. Memory is bounded: `READ_AHEAD` bytes of prepared slices, one slice at its own size for each thread, and
+        what the network saw and found of a stack. Raises `OutputError` when writing fails and
         `ModelError` when inference does, after the outcomes of what was written before.
         """
         lanes = self._segmenter.session.lanes
         ahead = max(2 * self._size * lanes, READ_AHEAD // (3 * self._segmenter.contract.input.size**2))
         with opencv_on_one_thread(), thread_pools() as pool:
-            loaded = ordered_map(pool(READERS), self._loader.load, jobs, ahead)
+            slices = chain.from_iterable(map(self._judge, stacks))
+            loaded = ordered_map(pool(READERS), lambda pair: self._loader.load(*pair), slices, ahead)
             grouped = batches(loaded, self._size, lambda one: isinstance(one, Loaded), longest=ahead)
             writers = pool(WRITERS)
-            # beside those that are computed, one batch is finished and one waits, so that the network never does
-            for pairs in ordered_map(pool(lanes), self._infer, grouped, lanes + 2):
-                yield from self._committer.commit(list(ordered_map(writers, self._finish, pairs, len(pairs))))
+            # beside those that are computed, one batch is finished and one waits, so that the network seldom does
+            computed = ordered_map(pool(lanes), self._infer, grouped, lanes + 2)
+            for ready in self._components.apply(computed):
+                yield from self._committer.commit(list(ordered_map(writers, self._finish, ready, len(ready))))
 
-    def _infer(self, batch: list[Loaded | Staged[Job]]) -> list[tuple[Loaded, NDArray[np.float32]] | Staged[Job]]:
+    def _judge(self, jobs: Sequence[Job]) -> list[tuple[Job, Verdict]]:
+        return list(zip(jobs, self._freshness.judge_stack(jobs), strict=True))
+
+    def _infer(self, batch: list[Loaded | Staged[Job]]) -> list[Finishable]:
         prepared = [one.prepared for one in batch if isinstance(one, Loaded)]
         logits = iter(self._segmenter.logits(stack(prepared)) if prepared else ())
-        return [(one, next(logits)) if isinstance(one, Loaded) else one for one in batch]
+        return [Computed(one, next(logits)) if isinstance(one, Loaded) else one for one in batch]
 
-    def _finish(self, one: tuple[Loaded, NDArray[np.float32]] | Staged[Job]) -> Staged[Job]:
-        return one if isinstance(one, Staged) else self._finisher.finish(*one)
+    def _finish(self, one: Finishable) -> Staged[Job]:
+        return one if isinstance(one, Staged) else self._finisher.finish(one)
 
 
 @contextmanager

@@ -28,7 +28,8 @@ class RunResult:
     """What a run did. `written`: slices and volumes with a mask, of which `up_to_date` had one; `failed`: without.
 
     `problems`: the first slices that failed or could not be scored, with the reason; `general`: what else went wrong.
-    `unlike`: how many slices look unlike the training data, `warnings`: by reason. `scores`: when truth was there and
+    `unlike`: how many slices look unlike the training data, `warnings`: by reason. `left_out`: of how many slices
+    components were left out that were too small. `scores`: when truth was there and
     asked for. `patients`: by name, volumes apart from slices. `finished`: whether every slice was come to; `stopped`:
     whether the user ended it before. `report`: the report's page, where it was asked for and is finished;
     `outdated_report`: whether one of an earlier run is there, and shows masks that this run replaced.
@@ -48,6 +49,7 @@ class RunResult:
     skipped: Counter[str] = field(default_factory=Counter)
     general: list[tuple[str, str]] = field(default_factory=list)
     warnings: Counter[str] = field(default_factory=Counter)
+    left_out: int = 0
     scores: Scores | None = None
     finished: bool = False
     report: Path | None = None
@@ -71,6 +73,8 @@ class RunResult:
         for warnings in (entry.warnings,) if entry.found_volume is None else entry.found_volume.warnings:
             self.warnings.update(warnings)
             self.unlike += bool(warnings)
+        found = [entry.found] if entry.found_volume is None else entry.found_volume.slices
+        self.left_out += sum(one is not None and one.left_out > 0 for one in found)
         if entry.status == "written":
             self.written += 1
             self.up_to_date += not outcome.reason
@@ -129,6 +133,7 @@ def describe_result(
         "ledger_lines_unusable": result.ledger_lines_unusable,
         "problems": [{"path": path, "message": message} for path, message in result.problems + result.general],
         "unlike_training_data": {"slices": result.unlike, "reasons": dict(result.warnings)},
+        "small_components_left_out": {"slices": result.left_out},
         "scores": asdict(result.scores) if result.scores else None,
         "seconds": round(seconds, 3),
         "versions": _versions(),

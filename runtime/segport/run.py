@@ -7,7 +7,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from segport.committer import Committer
 from segport.deaths import record_deaths
@@ -15,7 +15,8 @@ from segport.errors import OutputError
 from segport.folders import LEDGER
 from segport.freshness import Freshness
 from segport.ledger import Ledger
-from segport.outcome import Outcome, W_co
+from segport.maskrule import MaskRule
+from segport.outcome import Outcome
 from segport.outputs import csv_line, encode_json, rename, stage_bytes
 from segport.pipeline import READERS, FolderSegmenter
 from segport.plan import PATIENTS, RUN, SUMMARY, Job, Plan
@@ -24,10 +25,13 @@ from segport.result import RunResult, describe_result, score_result
 from segport.segmenter import Segmenter
 from segport.settings import RunSettings
 from segport.sheet_writer import SheetWriter
+from segport.stacks import group_stacks
 from segport.tables import GrowingTable, patient_rows, summary_header, summary_rows
 from segport.volumes.job import VolumeJob
 from segport.work import Work
 from segport.workspace import Workspace, open_workspace
+
+T = TypeVar("T")
 
 UNLISTED = "the folder cannot be listed; are its permissions right?"
 
@@ -42,9 +46,9 @@ def run(
 ) -> RunResult:
     """Segment what the ledger of the output folder does not name as done; `tick` is called after each slice.
 
-    Once `stop` returns True no further slice is begun, and those under way are finished. The tables and run.json are
-    written also when the run ends early, for the slices that were come to; the report page is not. `drawing` is told
-    how many slices of a patient go into the report next. Raises `OutputError` (another run is
+    Once `stop` returns True no further slice (or stack of slices) is begun, and those under way are finished. The
+    tables and run.json are written also when the run ends early, for the slices that were come to; the report page is
+    not. `drawing` is told how many slices of a patient go into the report next. Raises `OutputError` (another run is
     writing there, its files are another's, the disk is full) and `ModelError` when inference fails.
     """
     started, date = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
@@ -78,10 +82,11 @@ def run(
             _write(workspace, plan.out / PATIENTS, b"".join(map(csv_line, rows)))
             _write(workspace, plan.out / RUN, describe())
 
+        rule, size = MaskRule.of(settings, segmenter.contract), segmenter.contract.input.size
         try:
             sheets = SheetWriter(plan, settings, freshness, ledger, workspace, lambda why: result.complain("", why))
             parts = (segmenter, settings, freshness, workspace, Committer(ledger, plan.out))
-            with closing(_segment_slices(_jobs(plan, result, stop), sheets, *parts)) as outcomes:
+            with closing(_segment_slices(_stacks(plan, result, stop, rule, size), sheets, *parts)) as outcomes:
                 deque(map(take, outcomes), 0)
             with closing(_segment_volumes(_until(stop, plan.volumes.jobs, result), *parts)) as volumes:
                 deque(map(take, volumes), 0)
@@ -125,13 +130,14 @@ def _write_report(
     result.stopped = result.report is None
 
 
-def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[Job]:
+def _stacks(plan: Plan, result: RunResult, stop: Callable[[], bool], rule: MaskRule, size: int) -> Iterator[list[Job]]:
+    """Yield slices that are judged together, or one each; a stack that was begun is whole when the user stops."""
     for folder in plan.folders():
         result.ignored += folder.others
         if not folder.readable:
             result.unreadable += 1
             result.complain(str(folder.path), UNLISTED)
-        yield from _until(stop, folder.jobs, result)
+        yield from _until(stop, group_stacks(folder.jobs, rule, size), result)
         if result.stopped:
             break
     # files of volumes were counted with the others of their folders; of a run that was stopped, not all were
@@ -139,10 +145,10 @@ def _jobs(plan: Plan, result: RunResult, stop: Callable[[], bool]) -> Iterator[J
 
 
 def _segment_slices(
-    jobs: Iterator[Job], sheets: SheetWriter, segmenter: Segmenter, settings: RunSettings, *parts: Any
+    stacks: Iterator[list[Job]], sheets: SheetWriter, segmenter: Segmenter, settings: RunSettings, *parts: Any
 ) -> Generator[Outcome[Job]]:
     """Segment slices; draw the patients' sheets where overlays are asked for, else remove those that are outdated."""
-    with closing(FolderSegmenter(segmenter, settings, *parts).segment(jobs)) as outcomes:  # type: ignore[type-var]  # a generator
+    with closing(FolderSegmenter(segmenter, settings, *parts).segment(stacks)) as outcomes:  # type: ignore[type-var]  # a generator
         for outcome in outcomes:
             yield outcome
             (sheets.add if settings.overlay else sheets.drop)(outcome)
@@ -157,7 +163,7 @@ def _segment_volumes(jobs: Iterator[VolumeJob], *parts: Any) -> Generator[Outcom
         yield from VolumeSegmenter(*parts).segment(chain([first], jobs))
 
 
-def _until(stop: Callable[[], bool], jobs: Iterable[W_co], result: RunResult) -> Iterator[W_co]:
+def _until(stop: Callable[[], bool], jobs: Iterable[T], result: RunResult) -> Iterator[T]:
     for job in jobs:
         if stop():
             result.stopped = True

@@ -25,10 +25,10 @@ class RunSettings:
     `window`: intensities (LO, HI) that become 0 and 255 in slices that are not uint8. `spacing`: height and width of a
     pixel and distance of the slices, in millimetres. `channel`, `series`: ROLE=GLOB and ROLE=WHAT, which NIfTI files
     and DICOM series are FLAIR, pre and post. `volume_format`: of volumes' masks, "source" for NIfTI from NIfTI and SEG
-    from DICOM. `min_volume`: mm3 below which a component of a volume's mask is left out. `keep_identity`: name
-    outputs of DICOM by patient. `overwrite`: segment all slices, and replace what is in the way.
-    `verify`: compare contents, not sizes and times, with an earlier run. `report`: write the report page. Raises
-    `UsageError`.
+    from DICOM. `min_volume`: mm3 below which a component of a volume's mask is left out. `all_components`: keep what
+    the contract's `smallest_component` leaves out. `keep_identity`: name outputs of DICOM by patient. `overwrite`:
+    segment all slices, and replace what is in the way. `verify`: compare contents, not sizes and times, with an
+    earlier run. `report`: write the report page. Raises `UsageError`.
     """
 
     model: Path | None = None
@@ -38,6 +38,7 @@ class RunSettings:
     batch_size: int = 4
     threads: int | None = None
     threshold: float | None = None
+    all_components: bool = False
     window: tuple[float, float] | None = None
     patient_pattern: str | None = None
     masks: Path | None = None

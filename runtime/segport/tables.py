@@ -22,7 +22,7 @@ from segport.volumes.job import VolumeJob
 # What a score of empty masks is stands in the header, where it is read.
 DICE, IOU = "dice_1_if_both_empty", "iou_1_if_both_empty"
 HD95 = "hd95_px_0_if_both_empty_diagonal_if_one"
-FOUND = ("tumour_pixels", "tumour_share", "mean_probability", "components", "largest_component")
+FOUND = ("tumour_pixels", "tumour_share", "mean_probability", "components", "largest_component", "left_out_pixels")
 VOLUME = ["tumour_volume_mm3", "components_3d", "largest_component_mm3"]
 VOLUME += ["pixel_height_mm", "pixel_width_mm", "slice_distance_mm", "notes"]
 PLACE = ("box_left", "box_top", "box_width", "box_height", "centroid_x", "centroid_y")
@@ -65,7 +65,7 @@ def _found(found: Found) -> list[object]:
     regions = found.regions
     centre = ("", "") if regions.centroid is None else tuple(f"{c:.2f}" for c in regions.centroid)
     numbers = [found.tumour_pixels, f"{share:.6f}", f"{found.mean_probability:.4f}"]
-    return [*numbers, regions.components, regions.largest, *(regions.box or [""] * 4), *centre]
+    return [*numbers, regions.components, regions.largest, found.left_out, *(regions.box or [""] * 4), *centre]
 
 
 def _scores(found: Found) -> list[object]:

@@ -1,7 +1,8 @@
-"""Write tiny.onnx: a model whose masks can be told by eye, so that runtime tests need neither torch nor weights.
+"""Write a model whose masks can be told by eye, so that runtime tests need neither torch nor weights.
 
-Its logit is (FLAIR - 127.5) / 10, whatever the other two channels hold: tumour is where FLAIR is 128 or more.
-Run with the onnx package: python tests/data/make_tiny.py tests/data/tiny.onnx
+Its logit is (FLAIR - 127.5) / 10, whatever the other two channels hold: tumour is where FLAIR is 128 or more. The
+second file leaves out components below a tenth of a patient's largest. Run with the onnx package:
+python tests/data/make_tiny.py tests/data/tiny.onnx && python tests/data/make_tiny.py tests/data/ruled.onnx 0.1
 """
 
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from segport.contract import KEY, Export, Input, ModelContract, Origin
+from segport.contract import KEY, Export, Input, ModelContract, Origin, Output
 from segport.golden import make_golden
 from segport.segmenter import Segmenter
 
@@ -38,8 +39,9 @@ def make_model(contract: ModelContract, size: int = SIZE) -> onnx.ModelProto:
     return model
 
 
-def main(target: Path) -> None:
-    contract = ModelContract(Input(SIZE), origin=Origin("tiny", 1), export=Export(17, "by hand", "fp32"))
+def main(target: Path, smallest_component: float = 0.0) -> None:
+    export, output = Export(17, "by hand", "fp32"), Output(smallest_component=smallest_component)
+    contract = ModelContract(Input(SIZE), output, origin=Origin("tiny", 1), export=export)
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder, "tiny.onnx")
         onnx.save(make_model(contract), first)
@@ -50,4 +52,4 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(float, sys.argv[2:]))

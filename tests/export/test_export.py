@@ -36,9 +36,10 @@ def dimensions(value: onnx.ValueInfoProto) -> list[str | int]:
 
 
 @pytest.mark.parametrize("opset", [20])  # all of them at narrow width: test_opsets.py
-def test_exactly_the_opset_asked_for_comes_through_the_gate(trained: Path, tmp_path: Path, opset: int) -> None:
+def test_exactly_the_opset_and_rule_asked_for_come_through_the_gate(trained: Path, tmp_path: Path, opset: int) -> None:
     path = tmp_path / "model.onnx"
-    assert main([str(trained / "best.safetensors"), "--out", str(path), "--opset", str(opset)]) == 0
+    options = ["--opset", str(opset), "--smallest-component", "0.2"]
+    assert main([str(trained / "best.safetensors"), "--out", str(path), *options]) == 0
     model = onnx.load(path)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", opset)]
     assert not SHAPE_ARITHMETIC & set(op_types(model))
@@ -46,6 +47,7 @@ def test_exactly_the_opset_asked_for_comes_through_the_gate(trained: Path, tmp_p
     contract = read_contract(path)
     assert contract.export is not None
     assert contract.export.opset == opset
+    assert contract.output.smallest_component == 0.2
 
 
 def test_the_default_is_opset_17_with_named_dimensions(exported) -> None:
@@ -133,6 +135,7 @@ def test_fp16_of_a_fixed_batch_passes_the_gate_and_runs(trained: Path, tmp_path:
         ("--opset 12 --precision int8", "needs --opset 13 or newer"),
         ("--batch 0", "--batch is 0"),
         ("--batch several", "not a valid integer"),
+        ("--smallest-component 2", "expected a share between 0 and 1"),
         ("--dice-budget 2", "expected a Dice between 0 and 1"),
         ("--reduce-range", "about int8 weights, not --precision fp32"),
         ("--calibration-slices 0", "--calibration-slices is 0"),

@@ -13,7 +13,7 @@ texts = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3)
 contracts = st.builds(
     ModelContract,
     input=st.builds(Input, size=st.integers(8, 512), scale=st.floats(1e-4, 1)),
-    output=st.builds(Output, threshold=share),
+    output=st.builds(Output, threshold=share, smallest_component=share),
     training_range=st.builds(
         TrainingRange,
         sizes=st.lists(st.tuples(st.integers(1, 999), st.integers(1, 999)), max_size=3).map(tuple),
@@ -60,6 +60,7 @@ def test_entries_of_a_later_version_within_the_schema_are_passed_over(contract: 
         (lambda d: d["input"].update(levels=[9, 9]), "input.levels"),
         (lambda d: d["input"].update(percentiles=[1]), "contract.input.percentiles"),
         (lambda d: d["output"].update(threshold=1), "output.threshold"),
+        (lambda d: d["output"].update(smallest_component=1.5), "output.smallest_component"),
         (lambda d: d["output"].update(classes=["a", "b"]), "output.classes"),
         (lambda d: d.update(origin=3), "contract.origin is '3', expected an object"),
     ],
@@ -70,6 +71,13 @@ def test_a_wrong_contract_is_refused_with_what_was_expected(contract: ModelContr
     with pytest.raises(ModelError) as refusal:
         ModelContract.from_json(json.dumps(document), "model.onnx")
     assert message in str(refusal.value)
+
+
+def test_a_contract_of_the_first_schema_leaves_out_no_component(contract: ModelContract) -> None:
+    document = json.loads(contract.to_json()) | {"schema": 1}
+    del document["output"]["smallest_component"]
+    read = ModelContract.from_json(json.dumps(document), "model.onnx")
+    assert (read.schema, read.output.smallest_component) == (1, 0.0)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"schema": NaN}', '{"schema": 1e400}', "[" * 90_000, "[" * 10**6])

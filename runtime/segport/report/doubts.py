@@ -59,6 +59,8 @@ def _of_slice(one: SliceFacts, threshold: float) -> Iterator[tuple[int, str]]:
     limit = threshold + UNSURE * (1 - threshold)
     if found.tumour_pixels and found.mean_probability < limit:
         yield UNCERTAIN, f"mean probability {found.mean_probability:.2f} in the mask (from {threshold:g})"
+    if found.left_out:
+        yield BROKEN, f"{found.left_out} pixels left out: the component is too small"
     if found.regions.components >= PIECES:
         yield BROKEN, f"the mask is in {found.regions.components} pieces"
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from segport.committer import Committer
 from segport.freshness import Freshness
+from segport.maskrule import MaskRule
 from segport.outcome import Outcome, Staged
 from segport.pipeline import opencv_on_one_thread
 from segport.preprocess import stack
@@ -38,7 +39,7 @@ class VolumeSegmenter:
         self._size = segmenter.session.batch or settings.batch_size
         self._loader = VolumeLoader(segmenter.contract, settings, freshness)
         model = ModelName(segmenter.model.name, freshness.model)
-        self._finisher = VolumeFinisher(segmenter.contract, settings, workspace, model)
+        self._finisher = VolumeFinisher(MaskRule.of(settings, segmenter.contract), settings, workspace, model)
 
     def segment(self, jobs: Iterable[VolumeJob]) -> Iterator[Outcome[VolumeJob]]:
         """Segment the volumes and yield an outcome for each, in order; its files have their names by then.

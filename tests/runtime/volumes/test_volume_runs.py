@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from helpers import ROOT, TINY, infer, read, rows, square, write
+from helpers import ROOT, RULED, TINY, infer, read, rows, square, write
 from phantom import LESION, ORDERS, SPACING, Order, centre, phantom, save, stored
 from segport.cli import main
 from segport.ledger import Ledger
@@ -115,6 +115,19 @@ def test_small_components_can_be_left_out_and_other_settings_make_a_mask_stale(t
     assert patients(out)[0]["components_3d"] == "1"
     assert mask_of(out / "p1_mask.nii.gz")[..., 2].sum() == 0
     assert rows(out)[2]["tumour_pixels"] == "0"
+
+
+def test_the_models_rule_leaves_out_what_is_small_beside_the_largest(tmp_path: Path, capsys) -> None:
+    voxels, affine = stored(PLAIN)
+    voxels[20:22, 8:10, 2] = 240  # 4 voxels, an eighteenth
+    save(tmp_path / "in/p1.nii", voxels, affine)
+    assert infer(tmp_path / "in", "--model", RULED) == 0
+    out = tmp_path / "in-masks"
+    assert patients(out)[0]["components_3d"] == "1"
+    assert (rows(out)[2]["tumour_pixels"], rows(out)[2]["left_out_pixels"]) == ("0", "4")
+    assert "components that are too small were left out of 1 slices" in capsys.readouterr().out
+    assert infer(tmp_path / "in", "--model", RULED, "--all-components") == 0
+    assert patients(out)[0]["components_3d"] == "2"
 
 
 def test_a_second_run_does_nothing_and_one_over_changed_files_does_what_changed(case: Path, capsys) -> None:
