@@ -22,6 +22,7 @@ from sides import Side, prepared_slices, segport_engine
 
 from segport.modelfile import read_contract
 
+STYLES = {"int8": ("tab:blue", "o", True), "fp16": ("tab:green", "^", False), "fp32": ("tab:orange", "s", False)}
 LEAST_SPAN = 0.04  # of Dice: differences that are noise shall not fill the picture
 
 Scored = tuple[Row, dict[str, float]]
@@ -85,20 +86,25 @@ def _draw(measured: list[Scored], out: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib import ticker
 
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for row, scores in measured:
-        small = row.side.name.endswith("int8")
+        name, _, precision = row.side.name.rpartition(" ")
         place = st.median(row.times), scores["dice_mean_per_patient"]
-        axes.plot(*place, "o" if small else "s", color="tab:blue" if small else "tab:orange")
-        axes.annotate(row.side.name, place, xytext=(6, 4), textcoords="offset points", fontsize=8)
+        colour, marker, above = STYLES[precision]
+        axes.plot(*place, marker, color=colour, label=precision)
+        axes.annotate(name, place, (0, 8 if above else -14), textcoords="offset points", fontsize=8, ha="center")
     axes.set(xscale="log", xlabel="milliseconds a slice", ylabel="Dice, mean per patient")
-    axes.margins(x=0.35, y=0.15)
+    known = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    axes.legend(known.values(), known.keys(), loc="lower right")
+    axes.margins(x=0.15, y=0.15)
     low, high = axes.get_ylim()
     middle = (low + high) / 2
     axes.set_ylim(min(low, middle - LEAST_SPAN / 2), max(high, middle + LEAST_SPAN / 2))
-    for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        ticks("{x:g}")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.grid(alpha=0.3)
     figure.savefig(out, dpi=120)
 
