@@ -168,14 +168,14 @@ def _show_plan(plan: "Plan", settings: RunSettings, as_json: bool) -> int:
     with closing(Ledger(plan.out, writable=False)) as ledger:
         refuse_others_results(plan, settings, ledger)
         contract = read_contract(model)
-        freshness, rule = Freshness(ledger, plan, settings, model, contract), MaskRule.of(settings, contract)
+        freshness = Freshness(ledger, plan, settings, model, contract)
         unlisted = list[tuple[str, str]]()
 
         def slices() -> Iterator[tuple[Work, Verdict]]:
             for folder in plan.folders():
                 if not folder.readable:
                     unlisted.append((str(folder.path), UNLISTED))
-                for stack in group_stacks(folder.jobs, rule, contract.input.size):
+                for stack in group_stacks(folder.jobs, MaskRule.of(settings, contract), contract.input.size):
                     yield from zip(stack, freshness.judge_stack(stack), strict=True)
 
         volumes = ((job, freshness.judge(job)) for job in plan.volumes.jobs)

@@ -32,13 +32,13 @@ def connect(masks: Iterable[Mask]) -> Components:
     areas: list[int] = []
     firsts: list[int] = []
     links: list[tuple[int, int]] = []
-    before, regions_before = None, dict[int, int]()
+    before, regions_before = np.empty(0, np.uint8), dict[int, int]()  # of the slice before
     for mask in masks:
         _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         firsts.append(len(areas))
         regions = dict(enumerate(_pixel_of_each(np.asarray(labels), len(stats)).tolist(), len(areas)))
         areas += stats[1:, cv2.CC_STAT_AREA].tolist()  # the first entry is the background
-        if before is not None and regions_before and regions:
+        if regions_before and regions:
             links += _links(before | mask, regions_before | regions)
         before, regions_before = mask, regions
     _, component = np.unique(_roots(len(areas), links), return_inverse=True)

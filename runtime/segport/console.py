@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from segport.interruption import Interruption
 from segport.outcome import Outcome
-from segport.plan import Plan
+from segport.plan import SUMMARY, Plan
 from segport.result import RunResult
 from segport.scoring import Scores
 from segport.settings import RunSettings
@@ -96,7 +96,7 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
     elif result.outdated_report:
         lines.append(f"the report in it shows an earlier run; seg-infer --report-only {folder} makes it anew")
     if result.left_out:
-        lines.append(f"components that are too small were left out of {result.left_out} slices")
+        lines.append(f"small components were left out of {result.left_out} slices: left_out_pixels in {SUMMARY}")
     if result.unlike:
         reasons = "; ".join(f"{why} ({n})" for why, n in result.warnings.most_common())
         lines.append(f"{result.unlike} slices look unlike the training data: {reasons}")

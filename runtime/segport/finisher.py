@@ -34,6 +34,8 @@ class Finisher:
     def finish(self, computed: Computed) -> Staged[Job]:
         """Return a slice's staged outputs. Raises `OutputError`."""
         loaded, job = computed.loaded, computed.loaded.outcome.job
+        if not loaded.writable:
+            return Staged(loaded.outcome, record=False)
         logits = restore(computed.logits, loaded.shape)
         whole = to_mask(logits, self._rule.threshold)
         mask = whole if computed.kept is None else keep_regions(whole, computed.kept)

@@ -37,7 +37,7 @@ class Verdict:
     """What to do with a slice. "fresh": nothing; "stale": segment it; "refused": nothing may be written.
 
     `reason`: why it is stale or refused, for people. `entry`: the last line of the ledger on it. `stack`: names the
-    slices that its mask is judged beside (`stacks.name_stack`).
+    slices that its mask is to be judged beside (`stacks.name_stack`).
     """
 
     kind: Literal["fresh", "stale", "refused"]
@@ -85,24 +85,26 @@ class Freshness:
     def judge_stack(self, jobs: Sequence[Job]) -> list[Verdict]:
         """Return what to do with slices that are judged together: all are segmented, or none.
 
-        Where one will have no mask, the others are judged alone, and those that were judged together stay as they are.
+        One whose mask may not be written is then read all the same, for the others. Where one cannot be read, the
+        others are judged alone, and those that were judged together before stay as they are.
         """
         stack, verdicts = name_stack(jobs), [self.judge(job) for job in jobs]
-        complete = not any(map(self._hinders, jobs, verdicts))
-        fits: tuple[str, ...] = (stack,) if complete else (stack, "")
-        if stack and complete and any(v.kind == "stale" or _stack_of(v) != stack for v in verdicts):
-            fits = ()
+        outdated = any(v.kind == "stale" or (v.kind == "fresh" and _stack_of(v) != stack) for v in verdicts)
+        anew = bool(stack) and outdated and not any(map(self._is_unusable, jobs, verdicts))
+        fits = () if anew else (stack, "")
         judged = [self._anew(job, v, fits) for job, v in zip(jobs, verdicts, strict=True)]
-        complete = complete and all(v.kind != "refused" for v in judged)
-        return [replace(v, stack=stack if complete else "") for v in judged]
+        return [replace(v, stack=stack if anew else "") for v in judged]
 
-    def _hinders(self, job: Job, verdict: Verdict) -> bool:
-        """Return whether there will be no mask that others could be judged beside: refused, or unusable as before."""
-        if verdict.kind == "refused" or verdict.reason != FAILED or verdict.entry is None:
-            return verdict.kind == "refused"
+    def _is_unusable(self, job: Job, verdict: Verdict) -> bool:
+        """Return whether the slice must not be read, or is as it was when it could not be."""
         entry = verdict.entry
+        if verdict.kind != "stale":
+            return bool(self._danger(job))
+        if verdict.reason != FAILED or entry is None:
+            return False
         same = (entry.model, entry.settings) == (self.model, self.pixels) and self._is_same(job, entry)
-        return same and not entry.outputs  # those of one that could not be named
+        unnamed = bool(entry.outputs)  # it was read, but its mask could not get its name
+        return (same and not unnamed) or not os.access(job.slice.path, os.R_OK)
 
     def _anew(self, job: Job, verdict: Verdict, stacks: tuple[str, ...]) -> Verdict:
         """Return the verdict, but stale where a mask was judged beside others than those of one of `stacks`."""

@@ -28,8 +28,9 @@ class Loader:
             entry = verdict.entry if self._settings.score else replace(verdict.entry, message="")
             return Staged(Outcome(job, entry), record=False)
         outcome = Outcome(job, self._entry(job, verdict), verdict.reason)
-        if verdict.kind == "refused":
-            return Staged(outcome, record=False)
+        refused = Staged(outcome, record=False) if verdict.kind == "refused" else None
+        if refused is not None and not verdict.stack:
+            return refused
         read: Stamp | None = None
         try:
             data, read = read_stamped(job.slice.path)
@@ -37,10 +38,11 @@ class Loader:
             window, volume = self._window(job, pixels)
             prepared = prepare(pixels, self._contract, window)
         except SliceError as error:
-            return stage_failure(outcome, str(error), verdict.entry, read)
+            return refused or stage_failure(outcome, str(error), verdict.entry, read)
         warnings = unlike_training(pixels, prepared, self._contract)
         entry = replace(outcome.entry, read=read, volume=volume, warnings=warnings)
-        return Loaded(replace(outcome, entry=entry), verdict.entry, pixels.shape[:2], window, prepared)
+        outcome = replace(outcome, entry=entry)
+        return Loaded(outcome, verdict.entry, pixels.shape[:2], window, prepared, writable=refused is None)
 
     def _window(self, job: Job, pixels: Pixels) -> tuple[Window | None, str]:
         """Return the slice's window, and the state of the patient's slices where it depends on them."""

@@ -32,7 +32,8 @@ class Outcome(Generic[W_co]):
 class Loaded:
     """A slice that was read: what will be said of it, what was said `before`, its `shape` (height, width).
 
-    `window`: see `preprocess`. `prepared`: for the network, uint8 [size, size, 3].
+    `window`: see `preprocess`. `prepared`: for the network, uint8 [size, size, 3]. `writable`: whether its outputs may
+    be written; else it was read for the sake of others.
     """
 
     outcome: Outcome[Job]
@@ -40,6 +41,7 @@ class Loaded:
     shape: tuple[int, int]
     window: Window | None
     prepared: NDArray[np.uint8]
+    writable: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +75,14 @@ def stage_failure(outcome: Outcome[W_co], message: str, before: Entry | None, re
     `read`: the slice's stamp; where it could not be read at all (None), nothing says that it changed, and they stay.
     """
     outcome = replace(outcome, entry=replace(outcome.entry, message=message))
-    if before is None or (read is not None and before.read is not None and read.sha256 != before.read.sha256):
+    if (
+        before is None
+        or not before.outputs
+        or (read is not None and before.read is not None and read.sha256 != before.read.sha256)
+    ):
         stale = frozenset(before.outputs if before is not None else ())
         return Staged(replace(outcome, entry=replace(outcome.entry, read=read)), stale=stale)
-    now = outcome.entry
+    now = outcome.entry  # its stack: those judged beside it are held together by it
     # its outputs are those of the model and settings of before
     kept = replace(before, status="failed", message=message, found=None, found_volume=None)
     return Staged(replace(outcome, entry=replace(kept, stack=now.stack, time=now.time)))

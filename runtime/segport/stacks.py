@@ -34,6 +34,6 @@ def group_stacks(jobs: Iterable[Job], rule: MaskRule, size: int) -> Iterator[lis
 
 def name_stack(jobs: Sequence[Job]) -> str:
     """Return what tells this stack from one of other slices; empty for a slice alone, which is in none."""
-    if len(jobs) < SHORTEST:
+    if len(jobs) < 2:
         return ""
     return hashlib.sha256("/".join(job.name for job in jobs).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from segport.components import connect, keep_regions
+from segport.components import Components, connect, keep_regions
 
 TOUCHING = np.ones((3, 3, 3))
 
@@ -41,9 +41,16 @@ def test_small_components_go_with_all_their_regions_and_the_argument_stays() -> 
     kept = keep_large(masks, 3)
     assert not kept[:, 6, 6].any()
     assert kept[:, :3, :3].all()
-    assert (keep_large(masks, 2) == masks).all()  # the limit itself is kept
+    assert (keep_large(masks, 2) == masks).all()
     assert not keep_large(masks, 19).any()
     assert (masks == before).all()
+
+
+def test_large_is_from_a_share_of_the_largest_on() -> None:
+    components = Components(np.array([20, 2, 1]), ())
+    assert components.are_large(0.1).tolist() == [True, True, False]
+    assert components.are_large(0).all()
+    assert components.are_large(1).tolist() == [True, False, False]
 
 
 def test_masks_without_tumour_have_none() -> None:

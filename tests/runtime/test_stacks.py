@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 
 from faults import start_child
 from helpers import RULED, infer, read, rows, write
+from segport import deaths
 from segport.ledger import Ledger
 from segport.maskrule import MaskRule
 from segport.plan import Job, plan_run
@@ -56,7 +59,7 @@ def test_a_speck_is_left_out_and_a_second_lesion_is_not(tmp_path: Path, capsys) 
     assert infer(tmp_path / "in", "--model", RULED, "--probabilities") == 0
     out = tmp_path / "in-masks"
     assert total(out) == TUMOUR + SECOND
-    assert "components that are too small were left out of 2 slices" in capsys.readouterr().out
+    assert "small components were left out of 2 slices" in capsys.readouterr().out
     assert [row["left_out_pixels"] for row in rows(out)] == ["0"] * 10 + ["16", "16"]
     assert [row["tumour_pixels"] for row in rows(out)][-2:] == ["0", "0"]
     assert read(out / "p/p_12_probability.png")[53, 9] > 60_000  # what the network saw stays to be looked at
@@ -68,7 +71,7 @@ def test_it_can_be_kept_and_the_masks_are_made_anew(tmp_path: Path, capsys) -> N
     assert infer(tmp_path / "in", "--model", RULED) == 0
     assert infer(tmp_path / "in", "--model", RULED, "--all-components") == 0
     assert total(tmp_path / "in-masks") == TUMOUR + SECOND + SPECK
-    assert "too small" not in capsys.readouterr().out.splitlines()[-1]
+    assert "left out" not in capsys.readouterr().out.splitlines()[-1]
     assert infer(tmp_path / "in", "--out", tmp_path / "tiny") == 0  # whose contract has no rule
     assert total(tmp_path / "tiny") == TUMOUR + SECOND + SPECK
 
@@ -109,36 +112,99 @@ def test_slices_that_may_be_no_stack_keep_all(tmp_path: Path, why: str) -> None:
     assert sum(mask[52:56, 8:12].any() for mask in masks(tmp_path / "in-masks").values() if mask.shape[0] > 32) == 2
 
 
-@pytest.mark.parametrize("what", ["broken slice", "foreign mask"])
-def test_where_a_slice_has_no_mask_the_others_keep_all(tmp_path: Path, what: str) -> None:
+def written_anew(tmp_path: Path, *options: object, code: int = 0) -> int:
+    """Run again; return how many masks were written."""
+    before = times(tmp_path / "in-masks")
+    assert infer(tmp_path / "in", "--model", RULED, *options) == code
+    after = times(tmp_path / "in-masks")
+    return sum(after[name] != before.get(name) for name in after if name.endswith("_mask.png"))
+
+
+@pytest.mark.parametrize("options", [(), ("--threshold", 0.6)])
+def test_where_a_slice_cannot_be_read_the_others_keep_all(tmp_path: Path, options: tuple[object, ...]) -> None:
     write_head(tmp_path / "in/p")
-    out = tmp_path / "in-masks"
-    whole, foreign = (tmp_path / "in/p/p_5.png").read_bytes(), out / "p/p_5_mask.png"
-    if what == "broken slice":
-        (tmp_path / "in/p/p_5.png").write_bytes(whole[:80])
-    else:
-        write(foreign, np.zeros((SIDE, SIDE), np.uint8))
+    out, broken = tmp_path / "in-masks", tmp_path / "in/p/p_5.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:80])
     assert infer(tmp_path / "in", "--model", RULED) == 1
     assert [row["status"] for row in rows(out)].count("failed") == 1
     assert rows(out)[-1]["tumour_pixels"] == "16"
-    before = times(out)
-    assert infer(tmp_path / "in", "--model", RULED) == 1
-    assert times(out) == before  # nothing changed, nothing is done
-    (tmp_path / "in/p/p_5.png").write_bytes(whole)
-    if what == "foreign mask":
-        foreign.unlink()
-    assert infer(tmp_path / "in", "--model", RULED) == 0  # complete: now they are judged beside each other
+    assert written_anew(tmp_path, *options, code=1) == (11 if options else 0)
+    assert written_anew(tmp_path, *options, code=1) == 0  # nothing changed, nothing is done
+    broken.write_bytes(whole)
+    assert written_anew(tmp_path, *options) == SLICES  # complete: now they are judged beside each other
     assert total(out) == TUMOUR + SECOND
 
 
-def test_a_mask_that_was_edited_stays_and_so_do_the_others(tmp_path: Path) -> None:
-    out = tmp_path / "in-masks"
+def test_a_link_to_nothing_keeps_no_patient_busy(tmp_path: Path) -> None:
+    write_head(tmp_path / "in/p")
+    (tmp_path / "in/p/p_5.png").unlink()
+    (tmp_path / "in/p/p_5.png").symlink_to(tmp_path / "nowhere.png")
+    assert infer(tmp_path / "in", "--model", RULED) == 1
+    assert written_anew(tmp_path, code=1) == 0
+
+
+def test_a_slice_that_fails_does_not_part_its_stack(tmp_path: Path) -> None:
     write_head(tmp_path / "in/p")
     assert infer(tmp_path / "in", "--model", RULED) == 0
-    write(out / "p/p_5_mask.png", np.full((SIDE, SIDE), 255, np.uint8))
-    before = times(out)
-    assert infer(tmp_path / "in", "--model", RULED) == 1
-    assert times(out) == before
+    shutil.copy(tmp_path / "in/p/p_12.png", tmp_path / "in/p/p_13.png")
+    (tmp_path / "in/p/p_5.png").unlink()
+    (tmp_path / "in/p/p_5.png").symlink_to(tmp_path / "nowhere.png")
+    assert infer(tmp_path / "in", "--model", RULED, "--overwrite") == 1
+    marks = [mask[52:56, 8:12].any() for mask in masks(tmp_path / "in-masks").values()]
+    assert sum(marks) == 3  # none is left out of what may be half a stack
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_slice_whose_mask_may_not_be_written_is_read_for_the_others(tmp_path: Path, edited: bool) -> None:
+    write_head(tmp_path / "in/p")
+    out, theirs = tmp_path / "in-masks", np.full((SIDE, SIDE), 255, np.uint8)
+    if edited:
+        assert infer(tmp_path / "in", "--model", RULED) == 0
+    write(out / "p/p_5_mask.png", theirs)
+    assert written_anew(tmp_path, code=1) == (0 if edited else 11)
+    assert written_anew(tmp_path, "--overlay", code=1) == 11
+    assert written_anew(tmp_path, "--overlay", code=1) == 0
+    assert (masks(out)["p_5_mask.png"] == theirs).all()
+    assert not masks(out)["p_12_mask.png"].any()
+    assert [row["left_out_pixels"] for row in rows(out)][-2:] == ["16", "16"]
+    (out / "p/p_5_mask.png").unlink()
+    assert written_anew(tmp_path) == SLICES
+    assert total(out) == TUMOUR + SECOND
+
+
+def test_a_slice_that_kills_its_readers_is_not_read_for_the_others(tmp_path: Path, monkeypatch) -> None:
+    write_head(tmp_path / "in/p")
+    assert infer(tmp_path / "in", "--model", RULED) == 0
+    fault = {"step": "reading p_5.png", "act": "exit"}
+    start_child(tmp_path / "in", "--model", RULED, "--overwrite", fault=fault, ahead=1).communicate(timeout=60)
+    probed = []
+
+    def kill(command: list[str], **_: object) -> SimpleNamespace:
+        probed.append(Path(command[-1]).name)
+        return SimpleNamespace(returncode=9)
+
+    monkeypatch.setattr(deaths, "subprocess", SimpleNamespace(run=kill, TimeoutExpired=subprocess.TimeoutExpired))
+    assert written_anew(tmp_path) == 0
+    assert not probed  # nothing has to be read
+    (tmp_path / "in-masks/p/p_3_mask.png").unlink()
+    assert written_anew(tmp_path) == 1
+    assert set(probed) == {"p_5.png"}
+    assert written_anew(tmp_path) == 0
+
+
+def test_black_slices_at_the_ends_do_not_count(tmp_path: Path) -> None:
+    write_head(tmp_path / "in/p", first=8)
+    for n in (*range(1, 8), *range(SLICES + 8, SLICES + 15)):
+        write(tmp_path / f"in/p/p_{n}.png", np.full((SIDE, SIDE, 3), n % 3, np.uint8))
+    assert infer(tmp_path / "in", "--model", RULED) == 0
+    assert total(tmp_path / "in-masks") == TUMOUR + SECOND
+
+
+def test_a_stack_takes_half_a_gigabyte_at_most() -> None:
+    jobs = [job(n) for n in range(18)]
+    assert [len(stack) for stack in group_stacks(jobs[:17], RULE, 2048)] == [17]
+    assert [len(stack) for stack in group_stacks(jobs, RULE, 2048)] == [1] * 18
 
 
 def test_a_slice_that_cannot_be_read_once_leaves_no_line_that_says_judged_together(tmp_path: Path) -> None:

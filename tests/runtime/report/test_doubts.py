@@ -39,6 +39,11 @@ def test_an_odd_slice_is_grave_where_it_has_a_mask() -> None:
     assert weights[0] < weights[1] < weights[2]
 
 
+def test_a_slice_that_lacks_a_small_component_can_be_looked_at() -> None:
+    lacking = SliceFacts("s", 1, "written", Found((64, 64), 0, 0.0, Regions(), None, left_out=12))
+    assert reasons(lacking) == {0: ("12 pixels left out: the component is too small",)}
+
+
 def test_a_mask_of_low_probability_is_judged_by_the_threshold() -> None:
     assert reasons(seen(30, probability=0.79)) == {0: ("mean probability 0.79 in the mask (from 0.5)",)}
     assert reasons(seen(30, probability=0.81)) == {}

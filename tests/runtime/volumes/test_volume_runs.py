@@ -125,7 +125,7 @@ def test_the_models_rule_leaves_out_what_is_small_beside_the_largest(tmp_path: P
     out = tmp_path / "in-masks"
     assert patients(out)[0]["components_3d"] == "1"
     assert (rows(out)[2]["tumour_pixels"], rows(out)[2]["left_out_pixels"]) == ("0", "4")
-    assert "components that are too small were left out of 1 slices" in capsys.readouterr().out
+    assert "small components were left out of 1 slices" in capsys.readouterr().out
     assert infer(tmp_path / "in", "--model", RULED, "--all-components") == 0
     assert patients(out)[0]["components_3d"] == "2"
 
