@@ -34,10 +34,12 @@ def connect(masks: Iterable[Mask]) -> Components:
     links: list[tuple[int, int]] = []
     before, regions_before = np.empty(0, np.uint8), dict[int, int]()  # of the slice before
     for mask in masks:
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
         firsts.append(len(areas))
-        regions = dict(enumerate(_pixel_of_each(np.asarray(labels), len(stats)).tolist(), len(areas)))
-        areas += stats[1:, cv2.CC_STAT_AREA].tolist()  # the first entry is the background
+        regions = {}
+        if mask.any():  # most slices have no tumour
+            _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+            regions = dict(enumerate(_pixel_of_each(np.asarray(labels), len(stats)).tolist(), len(areas)))
+            areas += stats[1:, cv2.CC_STAT_AREA].tolist()  # the first entry is the background
         if regions_before and regions:
             links += _links(before | mask, regions_before | regions)
         before, regions_before = mask, regions
