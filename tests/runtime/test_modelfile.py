@@ -106,14 +106,11 @@ def test_an_endless_list_of_fields_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_random_bytes_are_refused_and_never_crash(data: bytes) -> None:
-    path = Path(os.environ.get("TMPDIR", "/tmp")) / f"segport-random-{os.getpid()}.onnx"
+def test_random_bytes_are_refused_and_never_crash(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / "random.onnx"
     path.write_bytes(data)
-    try:
-        with pytest.raises(ModelError):
-            read_contract(path)
-    finally:
-        path.unlink()
+    with pytest.raises(ModelError):
+        read_contract(path)
 
 
 def test_an_entry_of_metadata_without_a_key_and_a_long_one_are_stepped_over(tmp_path: Path) -> None:
