@@ -3,8 +3,9 @@
     python benchmarks/profile_nodes.py int8.onnx --stock int8-stock.onnx
 
 Prints multiply-accumulates and times by part of the network, times by type of node, and the slowest nodes, in
-milliseconds a slice (median over the calls); `--stock` is profiled in both engines. Needs `segport[export]`; OpenVINO
-(`segport[openvino]`) is left out where it is missing. Counters cost time themselves: whole models are for compute.py.
+milliseconds a slice: medians over the calls, files and engines taking turns. `--stock` is profiled in both engines.
+Needs `segport[export]`; OpenVINO (`segport[openvino]`) is left out where it is missing. Counters cost time
+themselves: whole models are for compute.py.
 """
 
 import argparse
@@ -59,21 +60,26 @@ def main() -> int:
     parser.add_argument("--top", type=int, default=20, help="how many of the slowest nodes (%(default)s)")
     parser.add_argument("--batch", type=int, default=8, help="slices a call (%(default)s)")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="(usable cores: %(default)s)")
-    parser.add_argument("--calls", type=int, default=30, help="(%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="the files and engines take turns (%(default)s)")
+    parser.add_argument("--calls", type=int, default=10, help="of a round (%(default)s)")
     args = parser.parse_args()
     size = read_contract(args.model).input.size
     batch = np.random.default_rng(0).integers(0, 256, (args.batch, size, size, 3), np.uint8)
 
     files = {"stock": args.stock, "model": args.model} if args.stock else {"model": args.model}
-    columns = {
-        f"ONNX Runtime {name}": profile_onnxruntime(path, batch, args.threads, args.calls)
-        for name, path in files.items()
+    sides: dict[str, OnnxRuntimeProfile | OpenVinoProfile] = {
+        f"ONNX Runtime {name}": OnnxRuntimeProfile(path, batch, args.threads) for name, path in files.items()
     }
     name, path = next(iter(files.items()))
     try:
-        columns[f"OpenVINO {name}"] = profile_openvino(path, batch, args.threads, args.calls)
+        sides[f"OpenVINO {name}"] = OpenVinoProfile(path, batch, args.threads)
     except ModuleNotFoundError as error:
         print(f"left out: OpenVINO ({error})")
+    for _ in range(args.rounds):
+        for side in sides.values():
+            for _ in range(args.calls):
+                side.call()
+    columns = {name: side.nodes() for name, side in sides.items()}
     print(f"{machine()}\n{args.threads} threads, batch {args.batch}, ms a slice\n")
     macs = {f"GMAC {name}": multiply_accumulates(path) for name, path in files.items()}
     times = {name: _sums(nodes, lambda n: n.part) for name, nodes in columns.items()}
@@ -88,45 +94,61 @@ def main() -> int:
     return 0
 
 
-def profile_onnxruntime(path: Path, batch: NDArray[np.uint8], threads: int, calls: int) -> list[Node]:
-    """Return the nodes as ONNX Runtime's profiler saw them, in order of execution."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors
-    options.enable_profiling = True
-    with TemporaryDirectory() as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        for _ in range(calls):
-            session.run(None, {"pixels": batch})
-        events = json.loads(Path(session.end_profiling()).read_bytes())
-    found = defaultdict(list)
-    for event in events:
-        if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
-            name = event["name"].removesuffix("_kernel_time")
-            found[name, event["args"]["op_name"]].append(event["dur"] / 1000 / len(batch))
-    return _nodes(((name, kind, st.median(times)) for (name, kind), times in found.items()), parts_of_file(path))
+class OnnxRuntimeProfile:
+    """A file in ONNX Runtime with its profiler on."""
+
+    def __init__(self, path: Path, batch: NDArray[np.uint8], threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3  # errors
+        options.enable_profiling = True
+        self._folder = TemporaryDirectory()
+        options.profile_file_prefix = str(Path(self._folder.name) / "profile")
+        self._session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._path, self._batch = path, batch
+
+    def call(self) -> None:
+        """Compute the batch once."""
+        self._session.run(None, {"pixels": self._batch})
+
+    def nodes(self) -> list[Node]:
+        """End the profile; return the nodes in order of execution."""
+        with self._folder:
+            events = json.loads(Path(self._session.end_profiling()).read_bytes())
+        found = defaultdict(list)
+        for event in events:
+            if event["cat"] == "Node" and event["name"].endswith("_kernel_time"):
+                name = event["name"].removesuffix("_kernel_time")
+                found[name, event["args"]["op_name"]].append(event["dur"] / 1000 / len(self._batch))
+        return _medians(found, parts_of_file(self._path))
 
 
-def profile_openvino(path: Path, batch: NDArray[np.uint8], threads: int, calls: int) -> list[Node]:
-    """Return the nodes as OpenVINO's counters saw them; raises `ModuleNotFoundError` where it is not installed."""
-    core = import_quietly("openvino").Core()
-    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
-    request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
-    found = defaultdict(list)
-    for _ in range(calls):
-        request.infer({"pixels": batch})
-        for node in request.profiling_info:
-            milliseconds = 1000 * node.real_time.total_seconds() / len(batch)
-            found[node.node_name, node.node_type].append(milliseconds)
-    return _nodes(((name, kind, st.median(times)) for (name, kind), times in found.items()), {})
+class OpenVinoProfile:
+    """A file in OpenVINO with its counters on; raises `ModuleNotFoundError` where that is not installed."""
+
+    def __init__(self, path: Path, batch: NDArray[np.uint8], threads: int) -> None:
+        core = import_quietly("openvino").Core()
+        options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": True}
+        self._request = core.compile_model(core.read_model(path), "CPU", options).create_infer_request()
+        self._batch, self._found = batch, defaultdict[tuple[str, str], list[float]](list)
+
+    def call(self) -> None:
+        """Compute the batch once and read the counters."""
+        self._request.infer({"pixels": self._batch})
+        for node in self._request.profiling_info:
+            milliseconds = 1000 * node.real_time.total_seconds() / len(self._batch)
+            self._found[node.node_name, node.node_type].append(milliseconds)
+
+    def nodes(self) -> list[Node]:
+        """Return the nodes."""
+        return _medians(self._found, {})
 
 
 def multiply_accumulates(path: Path) -> dict[str, float]:
     """Return billions of multiply-accumulates a slice in the convolutions of each part, padding counted as data."""
     graph = onnx.shape_inference.infer_shapes(onnx.load(path), data_prop=True).graph
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in graph.value_info}
-    parts, sums = parts_of_file(path), defaultdict(float)
+    parts, sums = parts_of_file(path), defaultdict[str, float](float)
     for node in graph.node:
         if node.op_type == "Conv":
             _, *taps = shapes[node.input[1]]
@@ -151,6 +173,10 @@ def _nodes(ran: Iterable[tuple[str, str, float]], known: dict[str, str]) -> list
         part = known.get(name) or (part if found is None else found[1] if key == "layer" else key)
         nodes.append(Node(name, kind, part, time))
     return nodes
+
+
+def _medians(times: dict[tuple[str, str], list[float]], known: dict[str, str]) -> list[Node]:
+    return _nodes(((name, kind, st.median(calls)) for (name, kind), calls in times.items()), known)
 
 
 def _sums(nodes: Iterable[Node], key: Callable[[Node], str]) -> dict[str, float]:
