@@ -85,8 +85,8 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
     """Return what a run did, for people."""
     done = f", {result.up_to_date} of them up to date before" if result.up_to_date else ""
     folder = click.format_filename(result.out)
-    lines = [f"{result.written} masks in {folder}{done} ({result.failed} failed, {result.ignored} ignored)"]
-    lines += [f"skipped: {count} DICOM files ({why})" for why, count in sorted(result.skipped.items())]
+    lines = [f"{_counted(result.written, 'mask')} in {folder}{done} ({result.failed} failed, {result.ignored} ignored)"]
+    lines += [f"skipped: {_counted(count, 'DICOM file')} ({why})" for why, count in sorted(result.skipped.items())]
     if settings.overlay:
         slices = any(not is_volume for _, is_volume in result.patients)
         pictures = "*_overlay.png, *_sheet.png" if slices else "*_volume_sheet.png"
@@ -96,10 +96,12 @@ def summarise(result: RunResult, settings: RunSettings) -> str:
     elif result.outdated_report:
         lines.append(f"the report in it shows an earlier run; seg-infer --report-only {folder} makes it anew")
     if result.left_out:
-        lines.append(f"small components were left out of {result.left_out} slices: left_out_pixels in {SUMMARY}")
+        lines.append(
+            f"small components were left out of {_counted(result.left_out, 'slice')}: left_out_pixels in {SUMMARY}"
+        )
     if result.unlike:
         reasons = "; ".join(f"{why} ({n})" for why, n in result.warnings.most_common())
-        lines.append(f"{result.unlike} slices look unlike the training data: {reasons}")
+        lines.append(f"unlike the training data: {_counted(result.unlike, 'slice')}: {reasons}")
     if settings.score:
         lines.append(_describe_scores(result.scores))
     return printable_lines("\n".join(lines))
@@ -113,5 +115,9 @@ def _describe_scores(scores: Scores | None) -> str:
         f"Dice pooled {scores.dice_pooled:.4f}, mean per patient {scores.dice_mean_per_patient:.4f},"
         f" median {scores.dice_median_per_patient:.4f}; IoU pooled {scores.iou_pooled:.4f}{distance}\n"
         f"accuracy {scores.accuracy:.4f}, where predicting nothing scores {scores.nothing_accuracy:.4f}"
-        f" ({scores.patients} patients, {scores.slices} slices)"
+        f" ({_counted(scores.patients, 'patient')}, {_counted(scores.slices, 'slice')})"
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -18,7 +18,7 @@ def test_the_embedded_model_runs_where_torch_cannot_be_imported(tmp_path: Path) 
     call = f"main(['{SAMPLE_DATA}/patient_1/patient_1_6.tif', '--out', '{tmp_path}/out', '--score'])"
     done = run(f"{BLOCKED} from segport.cli import main; sys.exit({call})")
     assert done.returncode == 0, done.stderr
-    assert "1 masks" in done.stdout
+    assert "1 mask in" in done.stdout
     assert (tmp_path / "out" / "patient_1_6_mask.png").exists()
 
 

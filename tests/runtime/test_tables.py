@@ -82,7 +82,7 @@ def test_slices_unlike_the_training_data_are_warned_of_in_their_row_and_counted(
     first, second = rows(tmp_path / "in-masks")
     assert (first["warning"], first["status"]) == ("nearly constant", "written")
     assert second["warning"] == ""
-    assert "1 slices look unlike the training data: nearly constant (1)" in capsys.readouterr().out
+    assert "unlike the training data: 1 slice: nearly constant (1)" in capsys.readouterr().out
     document = json.loads((tmp_path / "in-masks/run.json").read_text())
     assert document["unlike_training_data"] == {"slices": 1, "reasons": {"nearly constant": 1}}
 

@@ -125,7 +125,7 @@ def test_the_models_rule_leaves_out_what_is_small_beside_the_largest(tmp_path: P
     out = tmp_path / "in-masks"
     assert patients(out)[0]["components_3d"] == "1"
     assert (rows(out)[2]["tumour_pixels"], rows(out)[2]["left_out_pixels"]) == ("0", "4")
-    assert "small components were left out of 1 slices" in capsys.readouterr().out
+    assert "small components were left out of 1 slice:" in capsys.readouterr().out
     assert infer(tmp_path / "in", "--model", RULED, "--all-components") == 0
     assert patients(out)[0]["components_3d"] == "2"
 
@@ -225,7 +225,7 @@ def test_without_the_extra_volumes_are_refused_with_the_pip_line_and_slices_go_o
     mixed = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, check=False)
     assert mixed.returncode == 1
     assert "pip install 'segport[medical]'" in mixed.stderr
-    assert "1 masks in" in mixed.stdout
+    assert "1 mask in" in mixed.stdout
 
 
 def test_a_slice_and_a_volume_of_one_name_live_side_by_side(tmp_path: Path, capsys) -> None:
